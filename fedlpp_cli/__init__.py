@@ -1,0 +1,49 @@
+"""Federated LoRA on quantized proxies (FedLPP, arXiv 2406.10976): the Python twins of the command line.
+
+    from fedlpp_cli import init, quantize, pack, client_train, aggregate, evaluate
+
+Each function does what the command of its name does: it reads artifacts, writes artifacts, and returns a frozen
+result. The twin of `fedlpp import` is `import_adapter`. Settings are records of `fedlpp_cli.records.specs`. Nothing
+heavy is imported before a function is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fedlpp_cli.version import __version__
+
+if TYPE_CHECKING:
+    from fedlpp_cli.steps.aggregate import aggregate
+    from fedlpp_cli.steps.client_train import client_train
+    from fedlpp_cli.steps.evaluate import evaluate
+    from fedlpp_cli.steps.export import export
+    from fedlpp_cli.steps.import_adapter import import_adapter
+    from fedlpp_cli.steps.init import init
+    from fedlpp_cli.steps.inspect import inspect
+    from fedlpp_cli.steps.log import log
+    from fedlpp_cli.steps.pack import pack
+    from fedlpp_cli.steps.quantize import quantize
+    from fedlpp_cli.steps.status import status
+    from fedlpp_cli.steps.verify import verify
+
+__all__ = [
+    "__version__",
+    "aggregate",
+    "client_train",
+    "evaluate",
+    "export",
+    "import_adapter",
+    "init",
+    "inspect",
+    "log",
+    "pack",
+    "quantize",
+    "status",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fedlpp_cli.steps.{name}"), name)

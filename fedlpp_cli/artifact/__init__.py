@@ -1,0 +1,1 @@
+"""Files and folders that the parties exchange: read, write, verify, find, publish."""

@@ -1,0 +1,144 @@
+"""Artifacts that are a folder: a package, or a private base. `manifest.json` is their header and lists every file.
+
+The folder's identity is the sha256 of the manifest. Opening one checks that it holds exactly the listed files, that
+they are plain files (no links, pipes, devices), and that size and sha256 are right; only then is anything parsed.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from fedlpp_cli.artifact.digest import sha256_of_bytes, sha256_of_file
+from fedlpp_cli.artifact.whole import output_errors, whole_folder
+from fedlpp_cli.errors import ArtifactError, DigestError, InputError, OutputError
+from fedlpp_cli.records.headers import (
+    MAX_HEADER_BYTES,
+    BaseHeader,
+    FileEntry,
+    PackageHeader,
+    check_kind,
+    decode_header,
+    encode_header,
+)
+
+MANIFEST: Final = "manifest.json"
+PROXY: Final = "proxy.safetensors"
+CARD: Final = "README.md"
+BASE: Final = "base"
+
+FolderHeaderT = TypeVar("FolderHeaderT", PackageHeader, BaseHeader)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderArtifact(Generic[FolderHeaderT]):
+    """A verified folder."""
+
+    path: Path
+    header: FolderHeaderT
+    raw_header: bytes
+    sha256: str
+
+
+def open_folder(path: Path, kind: type[FolderHeaderT]) -> FolderArtifact[FolderHeaderT]:
+    """Open and verify.
+
+    Raises:
+        InputError: missing or unreadable.
+        ArtifactError: a file too many, too few, or not plain; a manifest that is not sound.
+        DigestError: a file that is not what the manifest says.
+        LineageError: a sound folder of another kind.
+    """
+    raw = read_manifest(path)
+    source = str(path / MANIFEST)
+    header = check_kind(decode_header(raw, source=source), kind, source=str(path))
+    listed = {entry.name: entry for entry in header.files}
+    if len(listed) != len(header.files) or len({name.casefold() for name in listed}) != len(listed):
+        raise ArtifactError(f"{source}: a file is listed twice")
+    _check_file_set(path, set(listed))
+    for name, entry in listed.items():
+        _check_file(path / name, entry)
+    return FolderArtifact(path, header, raw, sha256_of_bytes(raw))
+
+
+def read_manifest(path: Path) -> bytes:
+    """The bytes of a folder's manifest, at most as many as a header may have.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    try:
+        with (path / MANIFEST).open("rb") as stream:
+            return stream.read(MAX_HEADER_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: no package or base artifact lies there ({MANIFEST}: {error.strerror})") from None
+
+
+def write_folder(
+    target: Path,
+    contents: Mapping[str, bytes | Path],
+    header: Callable[[tuple[FileEntry, ...]], PackageHeader | BaseHeader],
+    *,
+    force: bool = False,
+) -> str:
+    """Write a folder that appears whole or not at all; the sha256 of its manifest.
+
+    Args:
+        target: the folder.
+        contents: file name to bytes, or to a file that is copied.
+        header: makes the manifest when the files are known.
+        force: replace an existing folder.
+
+    Raises:
+        OutputExistsError, OutputError: as `whole_folder`.
+    """
+    with whole_folder(target, force=force) as draft:
+        entries = []
+        for name, content in sorted(contents.items()):
+            place = draft / name
+            with output_errors(target):
+                place.parent.mkdir(exist_ok=True)
+                if isinstance(content, bytes):
+                    place.write_bytes(content)
+                else:
+                    _copy(content, place)
+            entries.append(FileEntry(name=name, size=place.stat().st_size, sha256=sha256_of_file(place)))
+        raw = encode_header(header(tuple(entries)))
+        with output_errors(target):
+            (draft / MANIFEST).write_bytes(raw)
+    return sha256_of_bytes(raw)
+
+
+def _copy(source: Path, place: Path) -> None:
+    try:
+        shutil.copyfile(source, place)
+    except FileNotFoundError:
+        raise OutputError(f"{source}: vanished while it was copied") from None
+
+
+def _check_file_set(path: Path, listed: set[str]) -> None:
+    found: set[str] = set()
+    for root, folders, names in os.walk(path, followlinks=False):
+        inside = Path(root).relative_to(path)
+        found |= {(inside / name).as_posix() for name in names}
+        found |= {(inside / name).as_posix() for name in folders if (Path(root) / name).is_symlink()}
+    # What huggingface_hub keeps beside its downloads is not part of the artifact.
+    found = {name for name in found if not name.startswith(".cache/")} - {MANIFEST}
+    if found != listed:
+        name = min(found ^ listed)
+        problem = "is not listed in the manifest" if name in found else "is listed in the manifest, but missing"
+        raise ArtifactError(f"{path}: {name} {problem}")
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path}: not a plain file")
+    if status.st_size != entry.size:
+        raise DigestError(f"{path}: {status.st_size} bytes, the manifest says {entry.size}")
+    found = sha256_of_file(path)
+    if found != entry.sha256:
+        raise DigestError(f"{path}: sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…")

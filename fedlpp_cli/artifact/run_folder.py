@@ -1,0 +1,88 @@
+"""Where the artifacts of a federation lie when one machine, or one shared folder, holds them all.
+
+    <run>/base/                              a private base as clients see it
+    <run>/round-0000/master.safetensors      owner only
+    <run>/round-0000/proxy.safetensors
+    <run>/round-0000/package/
+    <run>/round-0000/updates/<client>.safetensors
+    <run>/round-0001/master.safetensors      made from round-0000
+    <run>/round-0001/master.report.json      how
+
+There is no file that says which round is the newest: the files themselves do.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fedlpp_cli.artifact.folder import MANIFEST
+from fedlpp_cli.errors import InputError
+
+_ROUND: Final = re.compile(r"round-(\d{4,})")
+MASTER: Final = "master.safetensors"
+REPORT: Final = "master.report.json"
+PROXY: Final = "proxy.safetensors"
+PACKAGE: Final = "package"
+UPDATES: Final = "updates"
+SUFFIX: Final = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFolder:
+    """What lies in one round's folder; None for what is not there."""
+
+    number: int
+    path: Path
+    master: Path | None
+    report: Path | None
+    proxy: Path | None
+    package: Path | None
+    updates: dict[str, Path]
+
+
+def round_name(number: int) -> str:
+    """The folder name of a round."""
+    return f"round-{number:04d}"
+
+
+def report_beside(master: Path) -> Path:
+    """Where the report about a master lies."""
+    return master.with_suffix(".report.json")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds rounds."""
+    return path.is_dir() and any(_ROUND.fullmatch(child.name) for child in path.iterdir())
+
+
+def scan_run(run: Path) -> list[RoundFolder]:
+    """The rounds in a run's folder, in order.
+
+    Raises:
+        InputError: the folder is missing or has no round.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run folder")
+    numbered = [(int(match[1]), path) for path in run.iterdir() if (match := _ROUND.fullmatch(path.name))]
+    rounds = [_scan_round(number, path) for number, path in sorted(numbered)]
+    if not rounds:
+        raise InputError(f"{run}: no {round_name(0)} in it", hint="a run folder is made by make federate, or by hand")
+    return rounds
+
+
+def _scan_round(number: int, path: Path) -> RoundFolder:
+    updates = sorted((path / UPDATES).glob(f"[!.]*{SUFFIX}"))
+    return RoundFolder(
+        number,
+        path,
+        master=_if_there(path / MASTER),
+        report=_if_there(path / REPORT),
+        proxy=_if_there(path / PROXY),
+        package=path / PACKAGE if (path / PACKAGE / MANIFEST).is_file() else None,
+        updates={update.name.removesuffix(SUFFIX): update for update in updates},
+    )
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None

@@ -1,0 +1,185 @@
+"""Read and write artifacts that are one safetensors file, a tensor at a time."""
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, Self, cast
+
+from fedlpp_cli.artifact import tensor_header
+from fedlpp_cli.artifact.tensor_header import TensorInfo
+from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
+from fedlpp_cli.errors import ArtifactError, InputError
+from fedlpp_cli.records.headers import Header, HeaderT, HeaderT_co, check_kind, decode_header, encode_header
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH_NAMES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U8": "uint8"}
+_READ_BYTES: Final = 2**30
+
+
+class TensorFile(Generic[HeaderT_co]):
+    """An open artifact: its header is checked on opening, a tensor is read when asked for.
+
+    Bytes are read into memory of their own, never mapped, so that a file that shrinks or changes under a reader
+    gives an error and not a crash.
+    """
+
+    def __init__(self, path: Path, kind: type[HeaderT_co]) -> None:
+        """Open and check.
+
+        Args:
+            path: the file.
+            kind: the class of header that is needed; `Header` takes any.
+
+        Raises:
+            InputError: missing or unreadable.
+            ArtifactError: not a sound artifact.
+            LineageError: a sound artifact of another kind.
+        """
+        self.path = path
+        self._descriptor = _open_regular(path)
+        try:
+            self.n_bytes = os.fstat(self._descriptor).st_size
+            n_header = tensor_header.header_bytes(self._pread(0, 8), self.n_bytes, source=str(path))
+            metadata, self.tensors = tensor_header.parse(self._pread(0, 8 + n_header), self.n_bytes, source=str(path))
+            self.raw_header = tensor_header.artifact_header(metadata, source=str(path))
+            self.header: HeaderT_co = check_kind(
+                decode_header(self.raw_header, source=str(path)), kind, source=str(path)
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    @cached_property
+    def sha256(self) -> str:
+        """The artifact's identity: sha256 of the whole file."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.n_bytes, 2**22):
+            digest.update(self._pread(offset, min(2**22, self.n_bytes - offset)))
+        return digest.hexdigest()
+
+    def read(self, name: str) -> "torch.Tensor":
+        """The tensor of that name, in memory of its own.
+
+        Raises:
+            ArtifactError: no such tensor, or the file changed under us.
+        """
+        import torch
+
+        info = self.tensors.get(name)
+        if info is None:
+            raise ArtifactError(f"{self.path}: no tensor {name!r}")
+        flat = torch.empty(info.n_bytes, dtype=torch.uint8)
+        view = flat.numpy().data.cast("B")
+        done = 0
+        while done < info.n_bytes:
+            n_read = os.preadv(self._descriptor, [view[done : done + _READ_BYTES]], info.start + done)
+            if n_read == 0:
+                raise ArtifactError(f"{self.path}: was cut short while it was read")
+            done += n_read
+        return flat.view(getattr(torch, _TORCH_NAMES[info.dtype])).reshape(info.shape)
+
+    def narrow(self, kind: type[HeaderT]) -> "TensorFile[HeaderT]":
+        """This file, known to be of that kind.
+
+        Raises:
+            LineageError: it is of another.
+        """
+        check_kind(self.header, kind, source=str(self.path))
+        return cast("TensorFile[HeaderT]", self)
+
+    def close(self) -> None:
+        """Give the file back. Reading afterwards fails."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pread(self, offset: int, n_bytes: int) -> bytes:
+        return os.pread(self._descriptor, n_bytes, offset)
+
+
+class TensorWriter:
+    """The other direction: tensors in any order, each exactly once. Made by `write_tensors`."""
+
+    def __init__(self, target: Path, descriptor: int, header: Header, layout: "Layout") -> None:
+        self._target, self._descriptor = target, descriptor
+        prefix, self._infos = tensor_header.build(layout, encode_header(header).decode("ascii"))
+        self._missing = set(layout)
+        with output_errors(target):
+            write_all(descriptor, prefix, 0)
+
+    def write(self, name: str, tensor: "torch.Tensor") -> None:
+        """Put one tensor in its place.
+
+        Raises:
+            OutputError: no space.
+            ValueError: a name, dtype or shape other than announced, or a tensor written twice.
+        """
+        import torch
+
+        info = self._infos[name]
+        found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        if name not in self._missing or found != (_TORCH_NAMES[info.dtype], info.shape):
+            raise ValueError(f"{name}: {found} does not fit {info.dtype} {info.shape}, or was written before")
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        with output_errors(self._target):
+            write_all(self._descriptor, flat.numpy().data, info.start)
+        self._missing.discard(name)
+
+    def finish(self) -> None:
+        """Check that nothing is missing."""
+        if self._missing:
+            raise ValueError(f"tensors announced and not written: {sorted(self._missing)[:3]}")
+
+
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+@contextlib.contextmanager
+def write_tensors(
+    target: Path, header: Header, layout: Layout, *, private: bool = False, force: bool = False
+) -> Iterator[TensorWriter]:
+    """Write an artifact that appears whole or not at all.
+
+    Args:
+        target: the file.
+        header: what it says of itself.
+        layout: name to (dtype, shape) of every tensor, dtype as safetensors spells it.
+        private: readable by its owner alone.
+        force: replace an existing file.
+
+    Raises:
+        OutputExistsError, OutputError: as `whole_file`.
+    """
+    with whole_file(target, private=private, force=force) as descriptor:
+        writer = TensorWriter(target, descriptor, header, layout)
+        yield writer
+        writer.finish()
+
+
+def layout_of(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name to (dtype, shape) of an open file's tensors."""
+    return {name: (info.dtype, info.shape) for name, info in infos.items()}
+
+
+def _open_regular(path: Path) -> int:
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: not a regular file")
+    return descriptor

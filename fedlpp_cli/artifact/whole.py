@@ -1,0 +1,194 @@
+"""Outputs that appear whole or not at all.
+
+A file is written beside its target under a draft name (mode 0600), fsynced, renamed, and the folder fsynced; a
+folder likewise, as one rename after everything in it is on disk. An exception, Ctrl-C or a kill at any moment
+leaves the old output or none. A draft is locked while its writer lives, so the next writer of the same target can
+tell a draft that a killed process left (it may hold an owner's secret) and removes it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedlpp_cli.errors import OutputError, OutputExistsError
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, *, private: bool = False, force: bool = False) -> Iterator[int]:
+    """Yield a descriptor to write; the file gets its name only if the body succeeds.
+
+    Args:
+        target: where the file will be. Missing folders are made.
+        private: keep mode 0600; otherwise the usual mode under the umask.
+        force: replace an existing file.
+
+    Raises:
+        OutputExistsError: the target exists and `force` is not set; found before the body runs, or when another
+            process was faster.
+        OutputError: no space, no permission.
+    """
+    draft = prepare(target, force=force)
+    with output_errors(target):
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+        with output_errors(target):
+            if not private:
+                os.fchmod(descriptor, 0o666 & ~_umask())
+            os.fsync(descriptor)
+            _give_name(draft, target, force=force)
+            fsync_folder(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder (mode 0700) to fill; it gets its name only if the body succeeds.
+
+    Raises:
+        OutputExistsError: the target exists and `force` is not set.
+        OutputError: no space, no permission.
+    """
+    draft = prepare(target, force=force)
+    with output_errors(target):
+        draft.mkdir(mode=0o700)
+        descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield draft
+        with output_errors(target):
+            _settle_tree(draft)
+            _swap_folder(draft, target, force=force)
+            fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
+
+
+def prepare(target: Path, *, force: bool) -> Path:
+    """Make the target's folder, refuse a target that exists, sweep dead drafts; return a fresh draft name."""
+    check_absent(target, force=force)
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for stale in target.parent.glob(f".{_escaped(target.name)}.*.draft"):
+            _remove_if_dead(stale)
+    return target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
+
+
+def check_absent(target: Path, *, force: bool) -> None:
+    """Refuse early, before any work, what the writer would refuse at the end.
+
+    Raises:
+        OutputExistsError: the target exists and `force` is not set.
+    """
+    if not force and os.path.lexists(target):
+        raise OutputExistsError(f"{target} exists; artifacts are not written over", hint="another --out, or --force")
+
+
+@contextlib.contextmanager
+def output_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError of the body into an OutputError about `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`, however the system splits it."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(descriptor, view[: 2**30], offset)
+        view, offset = view[written:], offset + written
+
+
+def fsync_folder(folder: Path) -> None:
+    """Put a folder's entries on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give_name(draft: Path, target: Path, *, force: bool) -> None:
+    if force:
+        draft.replace(target)
+        return
+    try:
+        # A link fails where the name is taken, a rename would silently win: of two writers one must lose.
+        target.hardlink_to(draft)
+    except FileExistsError:
+        raise OutputExistsError(f"{target} was written by another process meanwhile") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        draft.rename(target)
+
+
+def _swap_folder(draft: Path, target: Path, *, force: bool) -> None:
+    if force and os.path.lexists(target):
+        old = draft.with_name(draft.name.replace(".draft", ".old.draft"))
+        target.rename(old)
+        draft.rename(target)
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+        return
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+            raise OutputExistsError(f"{target} was written by another process meanwhile") from None
+        raise
+
+
+def _settle_tree(folder: Path) -> None:
+    """Usual modes under the umask, and everything on disk, deepest first."""
+    umask = _umask()
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with (Path(root) / name).open("rb") as stream:
+                os.fchmod(stream.fileno(), 0o666 & ~umask)
+                os.fsync(stream.fileno())
+        Path(root).chmod(0o777 & ~umask)
+        fsync_folder(Path(root))
+
+
+def _remove_if_dead(draft: Path) -> None:
+    try:
+        descriptor = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -1,0 +1,77 @@
+"""`fedlpp`: the root of the command line. A table of commands, and nothing that is slow to import."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from fedlpp_cli.cli.boundary import FedlppGroup, command
+from fedlpp_cli.cli.commands.aggregate import aggregate
+from fedlpp_cli.cli.commands.client_train import client_train
+from fedlpp_cli.cli.commands.evaluate import evaluate
+from fedlpp_cli.cli.commands.export import export
+from fedlpp_cli.cli.commands.import_adapter import import_adapter
+from fedlpp_cli.cli.commands.init import init
+from fedlpp_cli.cli.commands.inspect import inspect
+from fedlpp_cli.cli.commands.log import log
+from fedlpp_cli.cli.commands.pack import pack
+from fedlpp_cli.cli.commands.quantize import quantize
+from fedlpp_cli.cli.commands.status import status
+from fedlpp_cli.cli.commands.verify import verify
+from fedlpp_cli.version import __version__
+
+OWNER = "Model owner"
+CLIENT = "Data holder"
+EITHER = "Either"
+
+app = typer.Typer(
+    name="fedlpp",
+    cls=FedlppGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for name, function, panel in (
+    ("init", init, OWNER),
+    ("import", import_adapter, OWNER),
+    ("quantize", quantize, OWNER),
+    ("pack", pack, OWNER),
+    ("client-train", client_train, CLIENT),
+    ("aggregate", aggregate, OWNER),
+    ("evaluate", evaluate, EITHER),
+    ("export", export, OWNER),
+    ("inspect", inspect, EITHER),
+    ("verify", verify, EITHER),
+    ("status", status, EITHER),
+    ("log", log, EITHER),
+):
+    command(app, name, panel=panel)(function)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fedlpp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fine-tune a model together without giving it, or your data, away, by exchanging files.
+
+    One round: the owner runs quantize and pack; each data holder runs client-train; the owner runs aggregate.
+    """
+
+
+def main() -> None:
+    """Entry point of the `fedlpp` program."""
+    # bitsandbytes wraps functions in torch.compile while it is imported. That costs more than a second, and would
+    # need a C++ compiler on the machine if one of them were called.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    app()

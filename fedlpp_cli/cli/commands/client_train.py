@@ -1,0 +1,67 @@
+"""`fedlpp client-train`."""
+
+from typing import Annotated
+
+import typer
+
+from fedlpp_cli.cli import options as o
+from fedlpp_cli.cli.screen import on_progress
+from fedlpp_cli.cli.settings_file import columns_of
+from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.settings import read_settings
+
+PackageArg = Annotated[
+    str, typer.Argument(metavar="PACKAGE", help="What the owner sent: a folder, or hf://…", show_default=False)
+]
+ClientOpt = Annotated[str, typer.Option("--client", help="The name that the owner knows you by.")]
+TrainDataOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="REF",
+        help="Your rows: .jsonl, .csv, .parquet, a saved datasets folder, or hf://datasets/owner/repo.",
+        show_default=False,
+        rich_help_panel=o.DATA,
+    ),
+]
+
+
+def client_train(
+    package: PackageArg,
+    client: ClientOpt,
+    out: o.OutOpt,
+    data: TrainDataOpt = None,
+    base: o.BaseOpt = None,
+    column: o.ColumnOpt = None,
+    split: o.SplitOpt = None,
+    device: o.DeviceOpt = "auto",
+    federation: o.FederationOpt = None,
+    force: o.ForceOpt = False,
+    dry_run: o.DryRunOpt = False,
+) -> Record:
+    """Train on your own data: package + data -> update, which is sent back.
+
+    fedlpp client-train package --client north --data notes.jsonl --out north.safetensors
+    fedlpp client-train hf://org/federation/round-0000/package --base ./model --client north --data notes.csv
+        --column text=body --out hf://org/updates/round-0000/north.safetensors
+    """
+    from fedlpp_cli.steps.client_train import client_train as step
+
+    settings = read_settings(federation)
+    rows = data if data is not None else settings.client_data(client)
+    if rows is None:
+        raise UsageError("--data is missing", hint="or a line for the client under [clients] in the --federation file")
+    return step(
+        package,
+        client=client,
+        data=rows,
+        out=out,
+        base=settings.ref(base, "base"),
+        columns=columns_of(settings, column),
+        split=split,
+        device=device,
+        force=force,
+        dry_run=dry_run,
+        on_progress=on_progress,
+    )

@@ -1,0 +1,64 @@
+"""`fedlpp pack`."""
+
+from typing import Annotated
+
+import typer
+
+from fedlpp_cli.cli import options as o
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.settings import read_settings
+from fedlpp_cli.records.specs import TrainSpec
+
+ProxyArg = Annotated[str, typer.Argument(metavar="PROXY", help="What quantize made.", show_default=False)]
+ForClientOpt = Annotated[
+    str | None, typer.Option("--client", help="The one client that it is for.", show_default="any client")
+]
+
+
+def pack(
+    proxy: ProxyArg,
+    out: o.OutOpt,
+    client: ForClientOpt = None,
+    base_artifact: o.BaseArtifactOpt = None,
+    steps: o.StepsOpt = None,
+    epochs: o.EpochsOpt = None,
+    batch_size: o.BatchSizeOpt = None,
+    gradient_accumulation: o.GradientAccumulationOpt = None,
+    optimizer: o.OptimizerOpt = None,
+    learning_rate: o.LearningRateOpt = None,
+    weight_decay: o.WeightDecayOpt = None,
+    momentum: o.MomentumOpt = None,
+    schedule: o.ScheduleOpt = None,
+    warmup: o.WarmupOpt = None,
+    max_grad_norm: o.MaxGradNormOpt = None,
+    compute: o.ComputeOpt = None,
+    max_update_norm: o.MaxUpdateNormOpt = None,
+    federation: o.FederationOpt = None,
+    force: o.ForceOpt = False,
+    dry_run: o.DryRunOpt = False,
+) -> Record:
+    """Bind a proxy and a training recipe: proxy -> package, which is sent to clients.
+
+    fedlpp pack proxy.safetensors --steps 50 --learning-rate 2e-3 --out package
+    fedlpp pack proxy.safetensors -f federation.toml --out hf://org/federation/round-0000/package
+    """
+    from fedlpp_cli.steps.pack import pack as step
+
+    settings = read_settings(federation)
+    train = settings.resolve(
+        TrainSpec,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        gradient_accumulation=gradient_accumulation,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        schedule=schedule,
+        warmup=warmup,
+        max_grad_norm=max_grad_norm,
+        compute=compute,
+        max_update_norm=max_update_norm,
+    )
+    return step(proxy, out=out, train=train, client=client, base_artifact=base_artifact, force=force, dry_run=dry_run)

@@ -1,0 +1,57 @@
+"""`fedlpp quantize`."""
+
+from typing import Annotated
+
+import typer
+
+from fedlpp_cli.cli import options as o
+from fedlpp_cli.cli.screen import on_progress
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.settings import read_settings
+from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
+
+BaseOutOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--base-out",
+        metavar="REF",
+        help="Private base: where its quantized copy goes, or lies since an earlier round.",
+        show_default=False,
+    ),
+]
+
+
+def quantize(
+    master: o.MasterArg,
+    out: o.OutOpt,
+    bits: o.BitsOpt = None,
+    block: o.BlockOpt = None,
+    scale: o.ScaleOpt = None,
+    base: o.BaseOpt = None,
+    base_out: BaseOutOpt = None,
+    base_format: o.BaseFormatOpt = None,
+    base_double: o.BaseDoubleOpt = None,
+    federation: o.FederationOpt = None,
+    force: o.ForceOpt = False,
+    dry_run: o.DryRunOpt = False,
+) -> Record:
+    """Round a master's adapter: master -> proxy, which clients may see.
+
+    fedlpp quantize master.safetensors --bits 3 --out proxy.safetensors
+    fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
+    fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
+    """
+    from fedlpp_cli.steps.quantize import quantize as step
+
+    settings = read_settings(federation)
+    return step(
+        master,
+        out=out,
+        spec=settings.resolve(QuantSpec, bits=bits, block=block, scale=scale),
+        base=settings.ref(base, "base"),
+        base_out=base_out,
+        base_spec=settings.resolve(BaseQuantSpec, format=base_format, double=base_double),
+        force=force,
+        dry_run=dry_run,
+        on_progress=on_progress,
+    )

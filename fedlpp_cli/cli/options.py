@@ -1,0 +1,206 @@
+"""Options that several commands share. Suffix `Arg` or `Opt`; names are those of the records' fields."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.specs import (
+    AggregateSpec,
+    BaseFormat,
+    BaseQuantSpec,
+    Bits,
+    ComputeType,
+    EvaluateSpec,
+    LoraSpec,
+    Optimizer,
+    QuantSpec,
+    ScaleType,
+    Schedule,
+    TaskKind,
+    TaskSpec,
+    TrainSpec,
+    Weighting,
+)
+
+ADAPTER = "Adapter"
+TASK = "Task"
+ROUNDING = "Rounding"
+RECIPE = "Recipe"
+DATA = "Data"
+SCORING = "Scoring"
+
+
+def _of(spec: type[Record], field: str, text: str, *, panel: str | None = None, flag: str | None = None) -> Any:
+    """An option for a record's field: None where it is not given, the record's default in the help."""
+    default = getattr(_defaults(spec), field, None)
+    shown = default if isinstance(default, str | int | float) and not isinstance(default, bool) else None
+    return typer.Option(
+        flag or f"--{field.replace('_', '-')}",
+        help=text,
+        show_default=f"{shown:g}" if isinstance(shown, float) else str(shown) if shown is not None else False,
+        rich_help_panel=panel,
+    )
+
+
+def _defaults(spec: type[Record]) -> Record:
+    return spec(steps=1) if spec is TrainSpec else spec()
+
+
+# What is read and written
+MasterArg = Annotated[str, typer.Argument(metavar="MASTER", help="The open round's master.", show_default=False)]
+OutOpt = Annotated[
+    str, typer.Option("--out", "-o", metavar="REF", help="Where the output goes: a path, or hf://owner/repo/path.")
+]
+SecretOutOpt = Annotated[
+    str, typer.Option("--out", "-o", metavar="PATH", help="Where the output goes: a path of the owner's.")
+]
+BaseOpt = Annotated[
+    str | None,
+    typer.Option("--base", metavar="REF", help="The base model: a folder, or hf://owner/repo.", show_default=False),
+]
+BaseArtifactOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--base-artifact", metavar="REF", help="What quantize --base-out made of a private base.", show_default=False
+    ),
+]
+PrivateBaseOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--private-base/--public-base", help="Clients shall only see a quantized copy of the base.", show_default=False
+    ),
+]
+FederationOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--federation",
+        "-f",
+        metavar="FILE",
+        help="federation.toml with settings; options win over it.",
+        show_default=False,
+    ),
+]
+ForceOpt = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would happen, write nothing.")]
+DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+SeedOpt = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Every value drawn depends on it.", show_default="0")
+]
+
+# TaskSpec
+TaskOpt = Annotated[TaskKind | None, _of(TaskSpec, "kind", "What the model learns.", panel=TASK, flag="--task")]
+MaxLengthOpt = Annotated[int | None, _of(TaskSpec, "max_length", "Tokens of a row that are used.", panel=TASK)]
+LabelsOpt = Annotated[str | None, _of(TaskSpec, "labels", "Classes of seq-cls, such as yes,no,unsure.", panel=TASK)]
+
+# LoraSpec
+RankOpt = Annotated[int | None, _of(LoraSpec, "rank", "Rank of the factors.", panel=ADAPTER)]
+AlphaOpt = Annotated[float | None, _of(LoraSpec, "alpha", "Scaling is alpha / rank.", panel=ADAPTER)]
+DropoutOpt = Annotated[float | None, _of(LoraSpec, "dropout", "Dropout in front of the factors.", panel=ADAPTER)]
+UseRsloraOpt = Annotated[
+    bool | None,
+    typer.Option("--use-rslora", help="Scaling is alpha / sqrt(rank).", rich_help_panel=ADAPTER, show_default=False),
+]
+TargetModulesOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-modules",
+        metavar="NAME",
+        help="A layer to adapt, by the end of its name, such as q_proj; repeat it for more. all-linear for all.",
+        rich_help_panel=ADAPTER,
+        show_default="all-linear",
+    ),
+]
+ModulesToSaveOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modules-to-save",
+        metavar="NAME",
+        help="A module to train whole; the head of a classifier always is.",
+        rich_help_panel=ADAPTER,
+        show_default=False,
+    ),
+]
+
+# QuantSpec, BaseQuantSpec
+BitsOpt = Annotated[Bits | None, _of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
+BlockOpt = Annotated[int | None, _of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
+ScaleOpt = Annotated[ScaleType | None, _of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
+BaseFormatOpt = Annotated[
+    BaseFormat | None,
+    _of(BaseQuantSpec, "format", "4-bit format of a private base.", panel=ROUNDING, flag="--base-format"),
+]
+BaseDoubleOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--base-double/--no-base-double",
+        help="Quantize the scales of a private base too.",
+        rich_help_panel=ROUNDING,
+        show_default="base-double",
+    ),
+]
+
+# TrainSpec
+StepsOpt = Annotated[
+    int | None, typer.Option("--steps", help="Optimizer steps in a round.", show_default="100", rich_help_panel=RECIPE)
+]
+EpochsOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--epochs", help="Passes over the data, instead of steps.", show_default=False, rich_help_panel=RECIPE
+    ),
+]
+BatchSizeOpt = Annotated[int | None, _of(TrainSpec, "batch_size", "Rows in a batch.", panel=RECIPE)]
+GradientAccumulationOpt = Annotated[
+    int | None, _of(TrainSpec, "gradient_accumulation", "Batches in a step.", panel=RECIPE)
+]
+OptimizerOpt = Annotated[Optimizer | None, _of(TrainSpec, "optimizer", "Started anew in each round.", panel=RECIPE)]
+LearningRateOpt = Annotated[float | None, _of(TrainSpec, "learning_rate", "Highest learning rate.", panel=RECIPE)]
+WeightDecayOpt = Annotated[float | None, _of(TrainSpec, "weight_decay", "Weight decay.", panel=RECIPE)]
+MomentumOpt = Annotated[float | None, _of(TrainSpec, "momentum", "Momentum of sgd.", panel=RECIPE)]
+ScheduleOpt = Annotated[Schedule | None, _of(TrainSpec, "schedule", "Learning rate after the warm-up.", panel=RECIPE)]
+WarmupOpt = Annotated[float | None, _of(TrainSpec, "warmup", "Share of steps over which it rises.", panel=RECIPE)]
+MaxGradNormOpt = Annotated[
+    float | None, _of(TrainSpec, "max_grad_norm", "Clip gradients to it; 0 clips nothing.", panel=RECIPE)
+]
+ComputeOpt = Annotated[ComputeType | None, _of(TrainSpec, "compute", "Arithmetic of the base.", panel=RECIPE)]
+MaxUpdateNormOpt = Annotated[
+    float | None, _of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
+]
+
+# AggregateSpec
+UpdateRuleOpt = Annotated[int | None, _of(AggregateSpec, "update_rule", "1: theta + eta d; 2 to 4: see the docs.")]
+ServerLearningRateOpt = Annotated[float | None, _of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
+WeightingOpt = Annotated[Weighting | None, _of(AggregateSpec, "weighting", "Weights of the clients.")]
+MaxExamplesOpt = Annotated[int | None, _of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
+NRoundsOpt = Annotated[int | None, _of(AggregateSpec, "n_rounds", "Planned rounds; update rule 4 needs them.")]
+
+# Data and scoring
+ColumnOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="FIELD=NAME",
+        help="What the data calls a field, as text=body. Fields: text, text_pair, label, prompt, completion, messages.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+SplitOpt = Annotated[
+    str | None,
+    typer.Option("--split", help="Of a data set that has several.", show_default="train", rich_help_panel=DATA),
+]
+EvaluateBatchSizeOpt = Annotated[int | None, _of(EvaluateSpec, "batch_size", "Rows in a batch.", panel=SCORING)]
+LimitOpt = Annotated[int | None, _of(EvaluateSpec, "limit", "Score only the first rows.", panel=SCORING)]
+GenerateOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--generate/--no-generate",
+        help="Decode completions too: BLEU, ROUGE-L.",
+        show_default=False,
+        rich_help_panel=SCORING,
+    ),
+]
+NumBeamsOpt = Annotated[int | None, _of(EvaluateSpec, "num_beams", "Beams; 1 decodes greedily.", panel=SCORING)]
+MaxNewTokensOpt = Annotated[int | None, _of(EvaluateSpec, "max_new_tokens", "Tokens to decode at most.", panel=SCORING)]

@@ -1,0 +1,112 @@
+"""The only place that prints. Data goes to stdout, talk to stderr.
+
+stdout: a summary for people whose last line is what was written, or with `--quiet` only that line, or with `--json`
+one envelope. stderr: progress on a terminal, nothing off it; errors; hints.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fedlpp_cli.cli.printable import printable
+from fedlpp_cli.errors import FedlppError
+from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.record import Record
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+ENVELOPE: Final = 1
+
+_screen: ContextVar["Screen"] = ContextVar("screen")
+
+
+@dataclass(slots=True)
+class Screen:
+    """How one command talks."""
+
+    command: str
+    as_json: bool = False
+    quiet: bool = False
+    progress: Progress = field(default=silent)
+
+    def show(self, result: Record) -> None:
+        """Tell what a command found or made."""
+        if self.as_json:
+            print(envelope(self.command, result))
+            return
+        from fedlpp_cli.cli.tables import render
+
+        render(self.command, result, quiet=self.quiet)
+
+    def show_error(self, error: FedlppError) -> None:
+        """Tell what went wrong, in one line and one more for the way out."""
+        if self.as_json:
+            print(error_envelope(self.command, error))
+        print(f"error: {printable(str(error), keep_lines=True)}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {printable(error.hint)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def open_screen(command: str, *, as_json: bool, quiet: bool) -> Iterator[Screen]:
+    """A screen for the time of a command, with bars if anybody can see them."""
+    screen = Screen(command, as_json, quiet)
+    token = _screen.set(screen)
+    try:
+        if as_json or quiet or not sys.stderr.isatty():
+            yield screen
+        else:
+            with _bars() as screen.progress:
+                yield screen
+    finally:
+        _screen.reset(token)
+
+
+def on_progress(text: str, done: int, total: int) -> None:
+    """Progress of the command that is running."""
+    _screen.get().progress(text, done, total)
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bar(bars)
+
+
+@dataclass(slots=True)
+class _Bar:
+    bars: "Bars"
+    task: "TaskID | None" = None
+    stage: str = ""
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        stage = text.partition(",")[0]
+        if self.task is None or stage != self.stage:
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+            self.task, self.stage = self.bars.add_task(printable(text), total=total or None), stage
+        self.bars.update(self.task, description=printable(text), completed=done, total=total or None)
+
+
+def envelope(command: str, result: Record) -> str:
+    """The JSON that `--json` prints on success. Its keys are frozen; `data` may get more."""
+    data = msgspec.to_builtins(result)
+    return json.dumps({"envelope": ENVELOPE, "command": command, "status": "success", "data": data}, sort_keys=True)
+
+
+def error_envelope(command: str, error: FedlppError) -> str:
+    """The JSON that `--json` prints on failure."""
+    problem = {"code": error.code, "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+    return json.dumps({"envelope": ENVELOPE, "command": command, "status": "error", "error": problem}, sort_keys=True)

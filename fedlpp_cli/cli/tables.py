@@ -1,0 +1,256 @@
+"""Results as people read them: a few lines or a table, and last where the output is."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from fedlpp_cli.cli.printable import printable
+
+MIN_WIDTH: Final = 100
+
+
+def render(command: str, result: Any, *, quiet: bool) -> None:
+    """Print a result of `command` on stdout."""
+    if not quiet:
+        for block in _RENDERERS[command](result):
+            _print(block)
+    path = getattr(result, "path", None)
+    if path is not None and command not in _READERS:
+        print(printable(str(path)))
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people write them: 980 B, 1.2 kB, 3.4 MB."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+Block = str | Any
+
+
+def _print(block: Block) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    if console.width < MIN_WIDTH and not console.is_terminal:
+        console.width = MIN_WIDTH
+    console.print(block, soft_wrap=isinstance(block, str))
+
+
+def _facts(rows: Iterable[tuple[str, object]]) -> Any:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        if value not in (None, ""):
+            table.add_row(name, printable(str(value)))
+    return table
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]], *, text_columns: int = 1) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(head):
+        table.add_column(name, justify="left" if index < text_columns else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
+    return table
+
+
+def _short(digest: str | None) -> str | None:
+    return None if digest is None else digest[:12]
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _train_text(train: Any) -> str:
+    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
+    batch = f"batch {train.batch_size}" + (
+        f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
+    )
+    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}"
+
+
+def _quantize_text(quantize: Any) -> str:
+    return (
+        "full precision"
+        if quantize.bits == "full"
+        else f"{quantize.bits} bits, block {quantize.block}, {quantize.scale} scales"
+    )
+
+
+def _master(result: Any) -> Iterable[Block]:
+    yield _facts([
+        ("federation", result.federation[:12]),
+        ("base", f"{result.model_type}, {'private' if result.private_base else 'public'}"),
+        ("adapter", f"{result.n_layers} layers, {result.n_parameters:,} parameters"),
+        ("trained whole", ", ".join(result.modules_to_save)),
+    ])  # fmt: skip
+
+
+def _quantize(result: Any) -> Iterable[Block]:
+    yield _facts([
+        ("round", result.round),
+        ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
+        ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters"),
+        ("quantized base", result.base),
+        ("sha256", _short(result.sha256) or "nothing was written"),
+    ])  # fmt: skip
+
+
+def _pack(result: Any) -> Iterable[Block]:
+    yield _facts([
+        ("round", result.round),
+        ("for", result.client or "any client"),
+        ("recipe", _train_text(result.train)),
+        ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
+        ("sha256", _short(result.sha256) or "nothing was written"),
+    ])  # fmt: skip
+
+
+def _client_train(result: Any) -> Iterable[Block]:
+    cut = f", {result.n_cut} cut to the task's length" if result.n_cut else ""
+    rows: list[tuple[str, object]] = [
+        ("round", result.round),
+        ("client", result.client),
+        ("data", f"{result.n_examples} examples{cut}"),
+        ("training", _train_text(result.train)),
+    ]
+    if result.metrics is not None:
+        metrics = result.metrics
+        rows += [
+            ("loss", f"{metrics.loss_first:.4f} at step 1, {metrics.loss_last:.4f} at step {metrics.n_steps}"),
+            ("update", f"norm {metrics.update_norm:.4g}, {size(result.n_bytes)}"),
+        ]
+    else:
+        rows.append(
+            ("update", f"{result.n_parameters:,} parameters, {size(result.n_bytes)} (dry run: nothing was done)")
+        )
+    yield _facts(rows)
+
+
+def _aggregate(result: Any) -> Iterable[Block]:
+    spec = result.aggregate
+    yield _facts([
+        ("round", f"{result.round - 1} -> {result.round}"),
+        ("rule", f"update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
+        ("examples", result.n_examples),
+        ("sha256", _short(result.sha256) or "nothing was written"),
+    ])  # fmt: skip
+    rows = (
+        (
+            one.client,
+            one.n_examples,
+            f"{one.weight:.3f}",
+            _number(one.update_norm),
+            _number(one.cosine),
+            f"{one.loss_first:.4f}",
+            f"{one.loss_last:.4f}",
+        )
+        for one in sorted(result.clients, key=lambda one: one.client)
+    )
+    yield _table(("client", "examples", "weight", "norm", "cosine", "loss first", "loss last"), rows)
+
+
+def _evaluate(result: Any) -> Iterable[Block]:
+    names = list(result.rows[0].scores)
+    head = ("model", "", *(name.replace("_", " ") for name in names))
+    rows = [(row.model, row.detail, *(_score(name, row.scores[name]) for name in names)) for row in result.rows]
+    yield _table(head, rows, text_columns=2)
+    yield f"{result.n_examples} rows" + (f", {result.n_cut} of them cut to the task's length" if result.n_cut else "")
+    if result.gap is not None:
+        measure = "accuracy" if "accuracy" in names else "loss"
+        ahead = "ahead of" if result.gap > 0 else "behind"
+        yield f"central is {ahead} its proxy by {abs(result.gap):.4g} in {measure}"
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value:.2f}" if name in {"perplexity", "bleu", "rouge_l"} else f"{value:.4f}"
+
+
+def _export(result: Any) -> Iterable[Block]:
+    yield _facts([("format", result.format), ("round", result.round), ("size", size(result.n_bytes))])
+
+
+def _inspect(result: Any) -> Iterable[Block]:
+    import json
+
+    bits = f", {result.bits_per_parameter:g} bits a parameter" if result.bits_per_parameter else ""
+    yield _facts([
+        ("kind", result.kind),
+        ("sha256", result.sha256),
+        ("size", size(result.n_bytes)),
+        ("parameters", f"{result.n_parameters:,}{bits}" if result.n_parameters else None),
+    ])  # fmt: skip
+    if result.tensors:
+        rows = ((t.name, t.dtype, list(t.shape), size(t.n_bytes)) for t in result.tensors)
+        yield _table(("tensor", "dtype", "shape", "size"), rows)
+    if result.files:
+        yield _table(("file", "size", "sha256"), ((f.name, size(f.size), f.sha256[:12]) for f in result.files))
+    if result.unquantized:
+        yield _table(("not quantized", "dtype"), sorted(result.unquantized.items()))
+    header = {key: value for key, value in result.header.items() if key != "files"}
+    yield printable(json.dumps(header, indent=2, sort_keys=True), keep_lines=True)
+
+
+def _verify(result: Any) -> Iterable[Block]:
+    rows = (
+        (one.path, one.kind, one.round, one.sha256[:12], f"{one.parents_found} of {one.n_parents}")
+        for one in result.artifacts
+    )
+    yield _table(("artifact", "kind", "round", "sha256", "parents"), rows, text_columns=2)
+    missing = f"; {result.missing} parents are not among them" if result.missing else ""
+    yield f"{len(result.artifacts)} artifacts are sound and belong together{missing}"
+
+
+def _status(result: Any) -> Iterable[Block]:
+    there = [name for name in ("master", "proxy", "package") if getattr(result, f"has_{name}")]
+    yield _facts([
+        ("federation", _short(result.federation)),
+        ("open round", result.round),
+        ("there", ", ".join(there) or "nothing"),
+        ("updates", ", ".join(result.updates) or "none"),
+        ("missing", ", ".join(result.missing)),
+        ("next", result.next),
+    ])  # fmt: skip
+
+
+def _log(result: Any) -> Iterable[Block]:
+    yield _facts([("federation", _short(result.federation))])
+    rows = (
+        (
+            entry.round, _short(entry.master), entry.bits, len(entry.clients) or None, entry.n_examples or None,
+            _number(entry.loss_first), _number(entry.loss_last),
+            None if entry.bytes_down is None else size(entry.bytes_down),
+            None if entry.bytes_up is None else size(entry.bytes_up),
+        )
+        for entry in result.rounds
+    )  # fmt: skip
+    head = ("round", "master", "bits", "clients", "examples", "loss first", "loss last", "down", "up")
+    yield _table(head, rows, text_columns=3)
+
+
+# Commands that write nothing: `path` says what they read.
+_READERS: Final = {"inspect", "verify", "status", "log"}
+_RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
+    "init": _master,
+    "import": _master,
+    "quantize": _quantize,
+    "pack": _pack,
+    "client-train": _client_train,
+    "aggregate": _aggregate,
+    "evaluate": _evaluate,
+    "export": _export,
+    "inspect": _inspect,
+    "verify": _verify,
+    "status": _status,
+    "log": _log,
+}

@@ -1,0 +1,123 @@
+"""One error family: everything that a user can cause or cure. Bugs stay ordinary exceptions.
+
+Each class is one cause that a caller may want to tell apart: it has an exit code (for shells and make) and a
+stable name, its `code` (for `--json`). Several codes share an exit code; `docs/reference/exit-codes.md` lists
+both, and a test keeps the page and this file equal.
+"""
+
+from typing import ClassVar
+
+
+class FedlppError(Exception):
+    """Base of the family. The message names the thing, what was found and what was needed.
+
+    Args:
+        message: one sentence, without a full stop at the end.
+        hint: what to do next, a command where there is one.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(FedlppError):
+    """Options that do not go together or are missing."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class InputError(FedlppError):
+    """A file or folder that the user named is missing or cannot be read."""
+
+    exit_code = 3
+    code = "input"
+
+
+class SettingsError(InputError):
+    """A federation file holds an unknown key or a value out of range."""
+
+    code = "settings"
+
+
+class DataError(InputError):
+    """A row of training or evaluation data is malformed; the message names file, line and field."""
+
+    code = "data"
+
+
+class ModelError(InputError):
+    """A base model cannot be opened, is not the one that was agreed on, or has no layer to adapt."""
+
+    code = "model"
+
+
+class ArtifactError(FedlppError):
+    """An artifact's bytes are not what the format says: damaged, cut short, or crafted."""
+
+    exit_code = 4
+    code = "artifact"
+
+
+class FormatVersionError(ArtifactError):
+    """The artifact was written in a format of another major version."""
+
+    code = "artifact-version"
+
+
+class DigestError(ArtifactError):
+    """Bytes do not have the sha256 that a manifest or a parent states."""
+
+    code = "artifact-digest"
+
+
+class LineageError(FedlppError):
+    """A sound artifact that does not belong here: other kind, federation, round, package or layout."""
+
+    exit_code = 5
+    code = "lineage"
+
+
+class DuplicateUpdateError(LineageError):
+    """Two updates of one client in one round."""
+
+    code = "lineage-duplicate"
+
+
+class GateError(FedlppError):
+    """Numbers that must not be used: not finite, unchanged weights, a norm above the limit."""
+
+    exit_code = 6
+    code = "gate"
+
+
+class SecrecyError(FedlppError):
+    """What was asked would put an owner's secret where clients can read it."""
+
+    exit_code = 7
+    code = "secrecy"
+
+
+class OutputExistsError(FedlppError):
+    """The output is already there and `--force` was not given."""
+
+    exit_code = 8
+    code = "output-exists"
+
+
+class OutputError(FedlppError):
+    """The output cannot be written: no space, no permission."""
+
+    exit_code = 8
+    code = "output"
+
+
+class HubError(FedlppError):
+    """The Hub cannot be reached, or refuses; nothing was written there."""
+
+    exit_code = 9
+    code = "hub"

@@ -1,0 +1,131 @@
+"""Run one model over held-out examples."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fedlpp_cli.errors import DataError, GateError
+from fedlpp_cli.evaluation.metrics import accuracy, bleu, macro_f1, perplexity, rouge_l
+from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.quiet import quiet_libraries
+from fedlpp_cli.records.specs import EvaluateSpec
+from fedlpp_cli.tasks.causal_lm import CausalLM
+from fedlpp_cli.tasks.data import Data
+from fedlpp_cli.tasks.rows import field_text
+from fedlpp_cli.tasks.task import Task
+
+OnBatch = Callable[[int, int], None]
+
+
+def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> dict[str, float]:
+    """Name to score of one model.
+
+    A language model gets `loss` (mean a target token) and `perplexity`, with `spec.generate` also `bleu` and `rouge_l`;
+    a classifier `loss` (mean a text), `accuracy` and `macro_f1`.
+
+    Args:
+        adapted: the model with its adapter set.
+        task: gives batches and losses.
+        data: held-out rows.
+        spec: batch size and decoding.
+        on_batch: told how many examples of how many are done.
+
+    Raises:
+        GateError: a loss that is not finite.
+    """
+    loss, predicted = _losses(adapted, task, data, spec, on_batch)
+    if not math.isfinite(loss):
+        raise GateError(f"the loss is {loss}: the model's weights are not usable")
+    if not isinstance(task, CausalLM):
+        expected = [int(example.labels) for example in data.examples if isinstance(example.labels, int)]
+        return {
+            "loss": loss,
+            "accuracy": accuracy(predicted, expected),
+            "macro_f1": macro_f1(predicted, expected, len(task.spec.labels)),
+        }
+    scores = {"loss": loss, "perplexity": perplexity(loss)}
+    if spec.generate:
+        hypotheses = generate(adapted, task, data, spec, on_batch)
+        references = [field_text(row, "completion", task.columns).strip() for row in data.rows]
+        scores |= {"bleu": bleu(hypotheses, references), "rouge_l": rouge_l(hypotheses, references)}
+    return scores
+
+
+@torch.inference_mode()
+def _losses(
+    adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch
+) -> tuple[float, list[int]]:
+    """Mean loss, and of a classifier the predicted class of each example in the data's order."""
+    order = _by_length([example.input_ids for example in data.examples])
+    total, n_targets = 0.0, 0
+    predicted = [0] * len(order)
+    for start in range(0, len(order), spec.batch_size):
+        indices = order[start : start + spec.batch_size]
+        batch = task.collate([data.examples[index] for index in indices])
+        labels = batch.pop("labels").to(adapted.model.device)
+        logits = adapted.logits(batch)
+        total += float(task.loss(logits, labels))
+        n_targets += task.n_targets(labels)
+        if logits.dim() == 2:
+            for index, label in zip(indices, logits.argmax(-1).tolist(), strict=True):
+                predicted[index] = label
+        on_batch(start + len(indices), len(order))
+    return total / n_targets, predicted
+
+
+@torch.inference_mode()
+def generate(adapted: AdaptedModel, task: CausalLM, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> list[str]:
+    """The model's completion of each row's prompt, by beam search or greedily, never by sampling.
+
+    Raises:
+        DataError: a row without a prompt.
+    """
+    prompts = [task.prompt_ids(row)[-task.spec.max_length :] for row in data.rows]
+    order = _by_length(prompts)
+    texts = [""] * len(order)
+    for start in range(0, len(order), spec.batch_size):
+        indices = order[start : start + spec.batch_size]
+        batch = _left_padded([prompts[index] for index in indices], task.tokenizer.pad_token_id)
+        with quiet_libraries():
+            ids: Any = adapted.model.generate(
+                **{name: tensor.to(adapted.model.device) for name, tensor in batch.items()},
+                do_sample=False,
+                num_beams=spec.num_beams,
+                max_new_tokens=spec.max_new_tokens,
+                pad_token_id=task.tokenizer.pad_token_id,
+                eos_token_id=task.tokenizer.eos_token_id,
+            )
+        new = ids[:, batch["input_ids"].shape[1] :]
+        for index, text in zip(indices, task.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            texts[index] = text.strip()
+        on_batch(start + len(indices), len(order))
+    return texts
+
+
+def check_can_generate(task: Task, data: Data) -> None:
+    """Refuse early to decode rows that have no prompt and completion.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    if not isinstance(task, CausalLM):
+        raise DataError("--generate: a classifier writes no text")
+    for row in data.rows:
+        for field in ("prompt", "completion"):
+            field_text(row, field, task.columns)
+
+
+def _by_length(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """Indices from long to short: little padding, and what does not fit into memory fails first."""
+    return sorted(range(len(sequences)), key=lambda index: (-len(sequences[index]), index))
+
+
+def _left_padded(rows: Sequence[Sequence[int]], fill: int) -> dict[str, torch.Tensor]:
+    longest = max(len(row) for row in rows)
+    gaps = [longest - len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor([[fill] * gap + list(row) for gap, row in zip(gaps, rows, strict=True)]),
+        "attention_mask": torch.tensor([[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]),
+    }

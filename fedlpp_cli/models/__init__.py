@@ -1,0 +1,1 @@
+"""Base models: identify, open, round, and put an adapter on them."""

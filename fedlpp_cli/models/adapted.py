@@ -1,0 +1,130 @@
+"""A base model with an adapter on it, whose tensors can be set and read by component name."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fedlpp_cli.adapters.components import FACTOR_A, FACTOR_B, factor_a, factor_b
+from fedlpp_cli.errors import ModelError
+from fedlpp_cli.models.targets import linear_sizes
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.quiet import quiet_libraries
+from fedlpp_cli.records.specs import ComputeType, LoraSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ADAPTER = "default"
+
+
+class AdaptedModel:
+    """The base stays frozen; `parameters` are the adapter's, float32, keyed by component name in sorted order."""
+
+    def __init__(self, model: "PreTrainedModel", lora: LoraSpec, *, compute: ComputeType = "fp32") -> None:
+        """Put an adapter on a frozen model, in place.
+
+        Args:
+            model: the base.
+            lora: where the adapter goes.
+            compute: dtype of the base's weights; with bf16, arithmetic runs under autocast.
+
+        Raises:
+            ModelError: the model has not the layers that `lora` names.
+        """
+        self.model = model
+        self.compute = compute
+        self.parameters: dict[str, nn.Parameter] = {}
+        _inject(model, lora)
+        found: dict[str, nn.Parameter] = {}
+        for module in (*lora.target_modules, *lora.modules_to_save):
+            _float_adapter(model.get_submodule(module))
+        for module in lora.target_modules:
+            found[factor_a(module)] = model.get_parameter(f"{module}.lora_A.{_ADAPTER}.weight")
+            found[factor_b(module)] = model.get_parameter(f"{module}.lora_B.{_ADAPTER}.weight")
+        for module in lora.modules_to_save:
+            for name, parameter in model.get_submodule(module).named_parameters():
+                found[f"{module}.{name}"] = parameter
+        model.requires_grad_(False)
+        for name in sorted(found):
+            found[name].requires_grad_(True)
+            self.parameters[name] = found[name]
+
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the model says to a batch of `input_ids`, `attention_mask` and the like, on its own device."""
+        inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        options = {"use_cache": False} if self.model.get_output_embeddings() is not None else {}
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.compute == "bf16"):
+            logits: Tensor = self.model(**inputs, **options).logits
+        return logits
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Set every component.
+
+        Raises:
+            ModelError: names or shapes that are not this adapter's.
+        """
+        expected = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
+        found = {name: tuple(value.shape) for name, value in values.items()}
+        if found != expected:
+            name = next(name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name))
+            raise ModelError(
+                f"component {name!r}: the artifact has {found.get(name, 'none')}, "
+                f"the base model needs {expected.get(name, 'none')}",
+                hint="is this the base model that the federation agreed on?",
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def values(self) -> dict[str, Tensor]:
+        """A float32 copy of every component, on the CPU."""
+        return {name: parameter.detach().float().cpu().clone() for name, parameter in self.parameters.items()}
+
+
+def _float_adapter(module: nn.Module) -> None:
+    """Trainable tensors in float32, whatever the base is in; sums of small steps get lost in bf16."""
+    for name, child in module.named_children():
+        if name in (FACTOR_A, FACTOR_B):
+            child.float()
+    if not hasattr(module, FACTOR_A):
+        module.float()
+
+
+def component_shapes(model: "PreTrainedModel", lora: LoraSpec) -> dict[str, Shape]:
+    """Component name to shape of an adapter on this model, which may be on the meta device; sorted."""
+    sizes = linear_sizes(model)
+    shapes: dict[str, Shape] = {}
+    for module in lora.target_modules:
+        in_features, out_features = sizes[module]
+        shapes[factor_a(module)] = (lora.rank, in_features)
+        shapes[factor_b(module)] = (out_features, lora.rank)
+    for module in lora.modules_to_save:
+        for name, parameter in model.get_submodule(module).named_parameters():
+            shapes[f"{module}.{name}"] = tuple(parameter.shape)
+    return dict(sorted(shapes.items()))
+
+
+def _inject(model: "PreTrainedModel", lora: LoraSpec) -> None:
+    missing = sorted({*lora.target_modules, *lora.modules_to_save} - {name for name, _ in model.named_modules()})
+    if missing:
+        raise ModelError(f"the base model has no layer {missing[0]!r}", hint="is this the agreed base model?")
+    with quiet_libraries():
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        if lora.target_modules:
+            config = LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                use_rslora=lora.use_rslora,
+                target_modules=list(lora.target_modules),
+                bias="none",
+            )
+            inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    injected = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    if injected != set(lora.target_modules):
+        odd = min(injected ^ set(lora.target_modules))
+        raise ModelError(f"layer {odd!r} cannot be adapted alone in this base model")

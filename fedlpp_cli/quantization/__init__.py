@@ -1,0 +1,1 @@
+"""Tensors in, codes and scales out, and back."""

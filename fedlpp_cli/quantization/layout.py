@@ -1,0 +1,47 @@
+"""Which parts a quantized tensor has in a file, and how large they are. Loads no torch.
+
+A tensor of n elements in blocks of b has m = ceil(n / b) scales. Beside the packed `codes` U8 it has
+
+| scale  | parts beside `codes` U8             |
+|--------|-------------------------------------|
+| fp32   | `scales` F32 `(m,)`                 |
+| fp16   | `scales` F16 `(m,)`                 |
+| double | `scale_codes` U8 `(m,)`             |
+|        | `scale_scales` F32 `(ceil(m/256),)` |
+|        | `scale_offset` F32 `(1,)`           |
+
+With bits "full" there is one part, the tensor itself in F32, under the empty name.
+"""
+
+import math
+from typing import Final
+
+from fedlpp_cli.records.specs import Bits, QuantSpec
+
+SCALES_BLOCK: Final = 256
+
+Shape = tuple[int, ...]
+
+
+def packed_bytes(n_codes: int, bits: Bits) -> int:
+    """How many bytes `n_codes` codes take."""
+    return -(-n_codes // 5) if bits == "ternary" else -(-n_codes * int(bits) // 8)
+
+
+def parts_layout(shape: Shape, spec: QuantSpec) -> dict[str, tuple[str, Shape]]:
+    """Name to (dtype, shape) of the parts of a tensor of that shape."""
+    if spec.bits == "full":
+        return {"": ("F32", shape)}
+    n_elements = math.prod(shape)
+    n_blocks = -(-n_elements // spec.block)
+    layout: dict[str, tuple[str, Shape]] = {"codes": ("U8", (packed_bytes(n_elements, spec.bits),))}
+    match spec.scale:
+        case "fp32":
+            layout["scales"] = ("F32", (n_blocks,))
+        case "fp16":
+            layout["scales"] = ("F16", (n_blocks,))
+        case "double":
+            layout["scale_codes"] = ("U8", (n_blocks,))
+            layout["scale_scales"] = ("F32", (-(-n_blocks // SCALES_BLOCK),))
+            layout["scale_offset"] = ("F32", (1,))
+    return layout

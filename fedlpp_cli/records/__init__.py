@@ -1,0 +1,1 @@
+"""What artifacts and settings say: frozen, validated records."""

@@ -1,0 +1,257 @@
+"""The header of an artifact: what it is, where it comes from, and how to read it.
+
+One class for each kind; the field `kind` tells them apart. `artifacts/README.md` explains the fields,
+`artifacts/schema/` holds the JSON schema made from these classes.
+"""
+
+import re
+from typing import Annotated, Final, TypeVar
+
+from msgspec import Meta
+
+from fedlpp_cli import canonical
+from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
+from fedlpp_cli.records.record import Count, Digest, FileName, PartyName, Record, read_record, to_plain
+from fedlpp_cli.records.specs import (
+    AggregateSpec,
+    BaseQuantSpec,
+    ModelSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainMetrics,
+    TrainSpec,
+)
+from fedlpp_cli.version import __version__
+
+FORMAT: Final = "1.0"
+METHOD: Final = "fedlpp"
+PRODUCER: Final = f"fedlpp {__version__}"
+MAX_HEADER_BYTES: Final = 4 * 2**20
+
+Shape = tuple[Annotated[int, Meta(ge=0, lt=2**40)], ...]
+
+
+class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
+    """Fields that every kind has.
+
+    `federation` is the sha256 of the first master; that master, which cannot contain its own, has None, and so has a
+    report about models that belong to no federation.
+    `parents` names by role the sha256 of every artifact that this one was computed from.
+    """
+
+    format: str = FORMAT
+    federation: Digest | None
+    round: Count
+    method: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = METHOD
+    parents: dict[str, tuple[Digest, ...]]
+    producer: Annotated[str, Meta(max_length=64)] = PRODUCER
+
+    @property
+    def kind(self) -> str:
+        """master, proxy, package, update, base or report."""
+        return str(self.__struct_config__.tag)
+
+    def parent(self, role: str) -> str | None:
+        """The one parent of that role, None where there is none."""
+        found = self.parents.get(role, ())
+        return found[0] if len(found) == 1 else None
+
+    def __post_init__(self) -> None:
+        is_first = self.kind == "master" and self.round == 0
+        if is_first and self.federation is not None:
+            raise ValueError("federation: the first master has null")
+        if self.federation is None and not is_first and self.kind != "report":
+            raise ValueError("federation: the first master's sha256 is needed")
+
+
+class MasterSpec(Record, frozen=True, kw_only=True):
+    """What the owner knows: the model, the seed, and how this master came to be."""
+
+    model: ModelSpec
+    seed: Count
+    quantize: QuantSpec | None
+    aggregate: AggregateSpec | None
+
+
+class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
+    """Owner only: the full-precision adapter of a round."""
+
+    spec: MasterSpec
+
+
+class ProxySpec(Record, frozen=True, kw_only=True):
+    """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape."""
+
+    model: ModelSpec
+    quantize: QuantSpec
+    shapes: dict[str, Shape]
+
+
+class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):
+    """The quantized adapter of a round."""
+
+    spec: ProxySpec
+
+
+class FileEntry(Record, frozen=True, kw_only=True):
+    """One file of a directory artifact."""
+
+    name: FileName
+    size: Count
+    sha256: Digest
+
+
+class BaseArtifactSpec(Record, frozen=True, kw_only=True):
+    """A private base as clients see it: transformers' layout, bitsandbytes' 4-bit weights.
+
+    `unquantized` lists the tensors that are not 4-bit (embeddings, norms, biases) with their dtype.
+    """
+
+    quantize: BaseQuantSpec
+    model_type: str
+    unquantized: dict[str, str]
+
+
+class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
+    """The quantized image of a private base; one for all rounds of a federation."""
+
+    spec: BaseArtifactSpec
+    files: tuple[FileEntry, ...]
+
+
+class PackageSpec(Record, frozen=True, kw_only=True):
+    """What one client, or any, is asked to do in one round."""
+
+    client: PartyName | None
+    train: TrainSpec
+
+
+class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
+    """The manifest of what a client gets."""
+
+    spec: PackageSpec
+    files: tuple[FileEntry, ...]
+
+
+class UpdateSpec(Record, frozen=True, kw_only=True):
+    """Who trained, on how much, and how it went."""
+
+    client: PartyName
+    metrics: TrainMetrics
+
+
+class UpdateHeader(Header, frozen=True, kw_only=True, tag="update"):
+    """What a client returns: trained adapter minus proxy."""
+
+    spec: UpdateSpec
+
+
+class ClientContribution(Record, frozen=True, kw_only=True):
+    """One client's part in an aggregate. `cosine`: between its update and the mean."""
+
+    client: PartyName
+    update: Digest
+    n_examples: Count
+    weight: float
+    update_norm: float
+    cosine: float | None
+    loss_first: float
+    loss_last: float
+
+
+class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
+    """How a round was aggregated."""
+
+    aggregate: AggregateSpec
+    n_clients: Count
+    n_tensors: Count
+    n_parameters: Count
+    mean_norm: float
+    step_norm: float
+    clients: tuple[ClientContribution, ...]
+
+
+class EvaluateRow(Record, frozen=True, kw_only=True):
+    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone."""
+
+    model: str
+    artifact: Digest | None
+    detail: str
+    scores: dict[str, float]
+
+
+class EvaluateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="evaluate"):
+    """Scores of several models on the same rows with the same decoding."""
+
+    task: TaskSpec
+    data: Digest
+    n_examples: Count
+    n_cut: Count
+    generation: dict[str, int]
+    rows: tuple[EvaluateRow, ...]
+
+
+class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):
+    """Numbers about artifacts, for people and for CI."""
+
+    spec: AggregateReport | EvaluateReport
+
+
+HEADERS: Final[dict[str, type[Header]]] = {
+    "master": MasterHeader,
+    "proxy": ProxyHeader,
+    "base": BaseHeader,
+    "package": PackageHeader,
+    "update": UpdateHeader,
+    "report": ReportHeader,
+}
+
+
+HeaderT = TypeVar("HeaderT", bound=Header)
+HeaderT_co = TypeVar("HeaderT_co", bound=Header, covariant=True)
+
+
+def check_kind(header: Header, kind: type[HeaderT], *, source: str) -> HeaderT:
+    """The header, known to be of that class.
+
+    Raises:
+        LineageError: it is of another.
+    """
+    if not isinstance(header, kind):
+        raise LineageError(f"{source} is a {header.kind}, a {kind.__struct_config__.tag} is needed")
+    return header
+
+
+def encode_header(header: Header) -> bytes:
+    """Canonical JSON of the header."""
+    return canonical.encode(to_plain(header))
+
+
+def decode_header(data: bytes, *, source: str) -> Header:
+    """The header that `data` encodes.
+
+    A newer minor version of the format may have fields that this one does not know: they are passed over
+    here, and kept in the bytes. In this version every field is known, and an unknown one is refused.
+
+    Raises:
+        ArtifactError: damaged, not canonical, or a field out of range.
+        FormatVersionError: another major version.
+    """
+    raw = canonical.decode_object(data, source=source, max_bytes=MAX_HEADER_BYTES)
+    newer = _is_newer_minor(raw.get("format"), source=source)
+    kind = HEADERS.get(str(raw.get("kind")))
+    if kind is None:
+        raise ArtifactError(f"{source}: kind is {raw.get('kind')!r}, one of {', '.join(HEADERS)} is needed")
+    return read_record(raw, kind, source=source, error=ArtifactError, allow_unknown=newer)
+
+
+def _is_newer_minor(found: object, *, source: str) -> bool:
+    if not isinstance(found, str) or not re.fullmatch(r"(0|[1-9]\d{0,3})\.(0|[1-9]\d{0,3})", found):
+        raise ArtifactError(f"{source}: format is {found!r}, a version like {FORMAT!r} is needed")
+    (major, minor), (own_major, own_minor) = (map(int, version.split(".")) for version in (found, FORMAT))
+    if major != own_major:
+        raise FormatVersionError(
+            f"{source}: artifact format {found}, this fedlpp {__version__} reads {own_major}.x",
+            hint="pip install -U fedlpp" if major > own_major else None,
+        )
+    return minor > own_minor

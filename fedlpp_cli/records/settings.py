@@ -1,0 +1,150 @@
+"""The federation file: one TOML file with what a federation's commands would otherwise be told by options.
+
+Settings come from options, then this file, then the defaults of the records in `specs.py`. Paths in the file
+are relative to the file. Everything is optional; an unknown name anywhere is an error, found when the file is
+read.
+"""
+
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from fedlpp_cli.errors import SettingsError, UsageError
+from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
+from fedlpp_cli.records.specs import (
+    AggregateSpec,
+    BaseQuantSpec,
+    EvaluateSpec,
+    LoraSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainSpec,
+)
+from fedlpp_cli.refs import Ref, parse_ref
+
+SECTIONS: Final[dict[str, type[Record]]] = {
+    "task": TaskSpec,
+    "lora": LoraSpec,
+    "quantize": QuantSpec,
+    "base_quantize": BaseQuantSpec,
+    "train": TrainSpec,
+    "aggregate": AggregateSpec,
+    "evaluate": EvaluateSpec,
+}
+
+
+# Of these one is set; an option for one takes the place of either in the file.
+_EXCLUSIVE: Final = ({"steps", "epochs"},)
+
+
+class FederationFile(Record, frozen=True, kw_only=True):
+    """The file's top level. `clients` maps names to data, for pipelines where one machine plays everybody."""
+
+    name: PartyName | None = None
+    seed: Count | None = None
+    base: str | None = None
+    private_base: bool | None = None
+    test_data: str | None = None
+    task: dict[str, Any] = {}
+    lora: dict[str, Any] = {}
+    quantize: dict[str, Any] = {}
+    base_quantize: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    aggregate: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+    clients: dict[PartyName, str] = {}
+
+
+ChoiceT = TypeVar("ChoiceT")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A federation file and where it lies; `Settings()` stands for no file."""
+
+    path: Path | None = None
+    file: FederationFile = field(default_factory=FederationFile)
+
+    def resolve(self, kind: type[RecordT], /, **options: object) -> RecordT:
+        """The record of class `kind`: options that are not None, then the file's section, then defaults.
+
+        Raises:
+            SettingsError: an unknown field or a value out of range.
+        """
+        section_name = next(name for name, section in SECTIONS.items() if section is kind)
+        section: Mapping[str, object] = getattr(self.file, section_name)
+        given = {name: value for name, value in options.items() if value is not None}
+        for group in _EXCLUSIVE:
+            if group & set(given):
+                section = {name: value for name, value in section.items() if name not in group}
+        merged = {name: _as_list(kind, name, value) for name, value in {**section, **given}.items()}
+        source = f"{self.path} [{section_name}]" if self.path and section else section_name
+        return read_record(merged, kind, source=source, error=SettingsError)
+
+    def ref(self, option: str | Path | None, field_name: str) -> Ref | None:
+        """The reference in the option, else the one in the file's field (relative to the file), else None."""
+        if option is not None:
+            return parse_ref(option)
+        value: str | None = getattr(self.file, field_name)
+        return None if value is None else self.relative(value)
+
+    def choose(self, option: ChoiceT | None, field_name: str, *, default: ChoiceT) -> ChoiceT:
+        """The option, else the file's field, else the default."""
+        value: ChoiceT | None = option if option is not None else getattr(self.file, field_name)
+        return default if value is None else value
+
+    def needed_ref(self, option: str | Path | None, field_name: str, *, flag: str | None = None) -> Ref:
+        """As `ref`, but there must be one.
+
+        Raises:
+            UsageError: neither option nor file has it.
+        """
+        found = self.ref(option, field_name)
+        if found is None:
+            flag = flag or "--" + field_name.replace("_", "-")
+            raise UsageError(f"{flag} is missing", hint=f"or {field_name} = … in the --federation file")
+        return found
+
+    def client_data(self, client: str) -> Ref | None:
+        """Where the file says that this client's data lies."""
+        value = self.file.clients.get(client)
+        return None if value is None else self.relative(value)
+
+    def relative(self, value: str) -> Ref:
+        """A reference of the file, with paths taken from the file's folder."""
+        ref = parse_ref(value)
+        return self.path.parent / ref if self.path is not None and isinstance(ref, Path) else ref
+
+
+def read_settings(path: Path | str | None) -> Settings:
+    """Read a federation file; None gives the defaults.
+
+    Raises:
+        SettingsError: missing, not TOML, or with an unknown field.
+    """
+    if path is None:
+        return Settings()
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file ({error})") from None
+    file = read_record(raw, FederationFile, source=str(path), error=SettingsError)
+    for name, kind in SECTIONS.items():
+        unknown = sorted(set(getattr(file, name)) - set(kind.__struct_fields__))
+        if unknown:
+            known = ", ".join(kind.__struct_fields__)
+            raise SettingsError(f"{path} [{name}]: unknown field {unknown[0]!r}; known here: {known}")
+    return Settings(path, file)
+
+
+def _as_list(kind: type[Record], field_name: str, value: object) -> object:
+    """A lone string where a list is meant, as people write it."""
+    is_list = typing.get_origin(typing.get_type_hints(kind).get(field_name)) is tuple
+    return (value,) if is_list and isinstance(value, str) else value

@@ -1,0 +1,95 @@
+"""`inspect`: what an artifact says of itself. Opens anything, trusts nothing, loads no torch."""
+
+import json
+from typing import Any
+
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.folder import BASE, FolderArtifact
+from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.records.headers import FileEntry
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.inputs import RefLike
+
+
+class TensorEntry(Record, frozen=True, kw_only=True):
+    """One tensor in a file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    n_bytes: int
+
+
+class InspectResult(Record, frozen=True, kw_only=True):
+    """What was found. `header` is as it stands in the file, fields of newer versions included.
+
+    `bits_per_parameter` is set for proxies: codes and scales over the parameters that they stand for. `unquantized`
+    lists what a package or a base carries above its stated precision.
+    """
+
+    path: str
+    kind: str
+    sha256: str
+    n_bytes: int
+    header: dict[str, Any]
+    tensors: tuple[TensorEntry, ...]
+    files: tuple[FileEntry, ...]
+    n_parameters: int | None
+    bits_per_parameter: float | None
+    unquantized: dict[str, str]
+
+
+def inspect(artifact: RefLike) -> InspectResult:
+    """Open an artifact of any kind and say what it is.
+
+    Args:
+        artifact: path or Hub address.
+
+    Raises:
+        InputError, ArtifactError, DigestError: it cannot be opened or is not sound.
+    """
+    opened = open_any(store.fetch(parse_ref(artifact)))
+    header: dict[str, Any] = json.loads(opened.raw_header)
+    common = {"path": str(artifact), "kind": opened.header.kind, "sha256": opened.sha256, "header": header}
+    if isinstance(opened, TensorFile):
+        with opened:
+            return _of_tensors(opened, common)
+    if isinstance(opened, FolderArtifact):
+        return _of_folder(opened, common)
+    return _result(common, n_bytes=len(opened.raw_header))
+
+
+def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
+    tensors = tuple(
+        TensorEntry(name=info.name, dtype=info.dtype, shape=info.shape, n_bytes=info.n_bytes)
+        for info in file.tensors.values()
+    )
+    payload = sum(info.n_bytes for info in file.tensors.values())
+    n_parameters = sum(info.n_elements for info in file.tensors.values())
+    bits = None
+    if file.header.kind == "proxy":
+        from math import prod
+
+        n_parameters = sum(prod(shape) for shape in file.header.spec.shapes.values())
+        bits = round(8 * payload / n_parameters, 4) if n_parameters else None
+    return _result(common, n_bytes=file.n_bytes, tensors=tensors, n_parameters=n_parameters, bits_per_parameter=bits)
+
+
+def _of_folder(folder: FolderArtifact[Any], common: dict[str, Any]) -> InspectResult:
+    files: tuple[FileEntry, ...] = folder.header.files
+    unquantized: dict[str, str] = {}
+    if folder.header.kind == "base":
+        unquantized = dict(folder.header.spec.unquantized)
+    elif (folder.path / BASE).is_dir():
+        unquantized = inspect(folder.path / BASE).unquantized
+    n_bytes = len(folder.raw_header) + sum(entry.size for entry in files)
+    return _result(common, n_bytes=n_bytes, files=files, unquantized=unquantized)
+
+
+def _result(common: dict[str, Any], *, n_bytes: int, **found: Any) -> InspectResult:
+    empty: dict[str, Any] = {
+        "tensors": (), "files": (), "n_parameters": None, "bits_per_parameter": None, "unquantized": {},
+    }  # fmt: skip
+    return InspectResult(**common, n_bytes=n_bytes, **{**empty, **found})

@@ -1,0 +1,139 @@
+"""`pack`: a proxy and a recipe become what a client gets."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.card import package_card
+from fedlpp_cli.artifact.folder import BASE, CARD, MANIFEST, PROXY, open_folder, write_folder
+from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.errors import SecrecyError, UsageError
+from fedlpp_cli.records.headers import (
+    BaseHeader,
+    FileEntry,
+    MasterHeader,
+    PackageHeader,
+    PackageSpec,
+    ProxyHeader,
+)
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.inputs import RefLike, check_parent
+
+
+class PackResult(Record, frozen=True, kw_only=True):
+    """What `pack` made; with `dry_run` what it would make, and `sha256` is None."""
+
+    path: str
+    sha256: str | None
+    federation: str
+    round: int
+    client: str | None
+    train: TrainSpec
+    n_files: int
+    n_bytes: int
+
+
+def pack(
+    proxy: RefLike,
+    *,
+    out: RefLike,
+    train: TrainSpec | None = None,
+    client: str | None = None,
+    base_artifact: RefLike | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+) -> PackResult:
+    """Bind a proxy, a training recipe and, for a private base, its quantized copy into one package.
+
+    Args:
+        proxy: what `quantize` made.
+        out: the package's folder, on disk or on the Hub.
+        train: the recipe; 100 steps by default.
+        client: the one client it is for; None for any.
+        base_artifact: the quantized private base that `quantize` made.
+        force: replace an existing package.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        SecrecyError: a master instead of a proxy.
+        UsageError: a private base without `base_artifact`.
+        LineageError: a base that does not belong to the proxy.
+    """
+    train = train or TrainSpec(steps=100)
+    with _open_proxy(proxy) as opened:
+        contents = _contents(opened, train, client, base_artifact)
+        sizes = [
+            len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()
+        ]
+        if dry_run:
+            return _result(opened, train, client, path=str(out), sha256=None, sizes=sizes)
+        title = f"Package of round {opened.header.round}"
+        with store.destination(parse_ref(out), message=title, force=force) as place:
+            sha256 = write_folder(place.path, contents, _manifest_for(opened, train, client), force=force)
+        return _result(opened, train, client, path=str(place.written), sha256=sha256, sizes=sizes)
+
+
+def _open_proxy(ref: RefLike) -> TensorFile[ProxyHeader]:
+    path = store.fetch(parse_ref(ref))
+    if path.is_file() and isinstance(open_any(path).header, MasterHeader):
+        raise SecrecyError(f"{path} is a master: it never leaves its owner", hint=f"fedlpp quantize {path} --out PROXY")
+    return TensorFile(path, ProxyHeader)
+
+
+def _contents(
+    proxy: TensorFile[ProxyHeader], train: TrainSpec, client: str | None, base_artifact: RefLike | None
+) -> dict[str, bytes | Path]:
+    contents: dict[str, bytes | Path] = {
+        PROXY: proxy.path,
+        CARD: package_card(proxy.header, train, client=client).encode(),
+    }
+    if proxy.header.spec.model.base.private:
+        if base_artifact is None:
+            raise UsageError("--base-artifact is missing: the base is private", hint="what quantize --base-out made")
+        base = open_folder(store.fetch(parse_ref(base_artifact)), BaseHeader)
+        check_parent(proxy.header, "base", base.sha256, source=str(proxy.path), parent=str(base.path))
+        names = [MANIFEST, *(entry.name for entry in base.header.files)]
+        contents |= {f"{BASE}/{name}": base.path / name for name in names}
+    return contents
+
+
+def _manifest_for(
+    proxy: TensorFile[ProxyHeader], train: TrainSpec, client: str | None
+) -> Callable[[tuple[FileEntry, ...]], PackageHeader]:
+    base = proxy.header.parents.get("base", ())
+    parents = {"proxy": (proxy.sha256,), **({"base": base} if base else {})}
+
+    def manifest(files: tuple[FileEntry, ...]) -> PackageHeader:
+        return PackageHeader(
+            federation=proxy.header.federation,
+            round=proxy.header.round,
+            parents=parents,
+            spec=PackageSpec(client=client, train=train),
+            files=files,
+        )
+
+    return manifest
+
+
+def _result(
+    proxy: TensorFile[ProxyHeader],
+    train: TrainSpec,
+    client: str | None,
+    *,
+    path: str,
+    sha256: str | None,
+    sizes: Sequence[int],
+) -> PackResult:
+    return PackResult(
+        path=path,
+        sha256=sha256,
+        federation=proxy.header.federation or "",
+        round=proxy.header.round,
+        client=client,
+        train=train,
+        n_files=len(sizes),
+        n_bytes=sum(sizes),
+    )

@@ -1,0 +1,69 @@
+"""A package that has been opened: its manifest and the proxy in it, and the model that they belong to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedlpp_cli.adapters.proxy_tensors import check_proxy
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact, open_folder
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.errors import LineageError
+from fedlpp_cli.records.headers import BaseHeader, PackageHeader, ProxyHeader
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.inputs import RefLike, check_parent, public_base_folder
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPackage:
+    """A verified package with its proxy open; `proxy.close()` when done."""
+
+    folder: FolderArtifact[PackageHeader]
+    proxy: TensorFile[ProxyHeader]
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+        return str(self.folder.path)
+
+    def base_folder(self, base: RefLike | None) -> Path:
+        """The verified folder of the base model.
+
+        Args:
+            base: where the caller has a public base; a private one is in the package.
+
+        Raises:
+            ModelError, UsageError: as `public_base_folder`.
+            ArtifactError: a private base that is not safe to open.
+        """
+        spec = self.proxy.header.spec.model.base
+        return self._private_base() if spec.private else public_base_folder(spec, base)
+
+    def _private_base(self) -> Path:
+        from fedlpp_cli.models.foreign_base import check_foreign_base
+
+        base = open_folder(self.folder.path / BASE, BaseHeader)
+        check_parent(self.folder.header, "base", base.sha256, source=self.name, parent=str(base.path))
+        if base.header.federation != self.folder.header.federation:
+            raise LineageError(f"{base.path}: belongs to another federation than {self.name}")
+        check_foreign_base(base)
+        return base.path
+
+
+def open_package(ref: RefLike) -> OpenPackage:
+    """Fetch, verify and open a package: every file's digest, the proxy's lineage, its tensors.
+
+    Raises:
+        InputError, ArtifactError, DigestError, LineageError: as `open_folder` and `TensorFile`.
+    """
+    folder = open_folder(store.fetch(parse_ref(ref)), PackageHeader)
+    proxy = TensorFile(folder.path / PROXY, ProxyHeader)
+    try:
+        check_parent(folder.header, "proxy", proxy.sha256, source=str(folder.path), parent=PROXY)
+        ours, theirs = folder.header, proxy.header
+        if (ours.federation, ours.round, ours.method) != (theirs.federation, theirs.round, theirs.method):
+            raise LineageError(f"{folder.path}: the proxy in it belongs to another federation, round or method")
+        check_proxy(proxy)
+    except BaseException:
+        proxy.close()
+        raise
+    return OpenPackage(folder, proxy)

@@ -1,0 +1,85 @@
+"""`status`: where a federation stands, and what is missing for the open round. Loads no torch."""
+
+from collections.abc import Sequence
+
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.folder import read_manifest
+from fedlpp_cli.artifact.run_folder import RoundFolder, round_name, scan_run
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.records.headers import Header, UpdateHeader, decode_header
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.inputs import RefLike
+
+
+class StatusResult(Record, frozen=True, kw_only=True):
+    """The open round: the newest one. `federation` is None where nothing says it. `next` is what to do now."""
+
+    path: str
+    federation: str | None
+    round: int
+    n_finished: int
+    has_master: bool
+    has_proxy: bool
+    has_package: bool
+    updates: tuple[str, ...]
+    missing: tuple[str, ...]
+    next: str
+
+
+def status(run: RefLike, *, clients: Sequence[str] = ()) -> StatusResult:
+    """Look at a run folder, the owner's or a client's.
+
+    Args:
+        run: folder or Hub address that holds `round-0000` and so on.
+        clients: who should send an update.
+
+    Raises:
+        InputError: no such folder, or no round in it.
+        ArtifactError: a damaged artifact in the open round.
+    """
+    rounds = scan_run(store.fetch(parse_ref(run), skip=("*/base/*",)))
+    newest = rounds[-1]
+    updates = tuple(sorted(_client_of(newest, name) for name in newest.updates))
+    missing = tuple(sorted(set(clients) - set(updates)))
+    return StatusResult(
+        path=str(run),
+        federation=_federation(newest),
+        round=newest.number,
+        n_finished=newest.number,
+        has_master=newest.master is not None,
+        has_proxy=newest.proxy is not None,
+        has_package=newest.package is not None,
+        updates=updates,
+        missing=missing,
+        next=_next(newest, updates, missing),
+    )
+
+
+def _client_of(folder: RoundFolder, name: str) -> str:
+    with TensorFile(folder.updates[name], UpdateHeader) as update:
+        return update.header.spec.client
+
+
+def _federation(folder: RoundFolder) -> str | None:
+    if folder.package is not None:
+        return decode_header(read_manifest(folder.package), source=str(folder.package)).federation
+    for path in (folder.proxy, folder.master):
+        if path is not None:
+            with TensorFile(path, Header) as file:
+                return file.header.federation or file.sha256
+    return None
+
+
+def _next(folder: RoundFolder, updates: Sequence[str], missing: Sequence[str]) -> str:
+    here = folder.path.name
+    if folder.package is None:
+        if folder.proxy is None:
+            return f"fedlpp quantize {here}/master.safetensors --out {here}/proxy.safetensors"
+        return f"fedlpp pack {here}/proxy.safetensors --out {here}/package"
+    if missing:
+        return f"waiting for {', '.join(missing)}"
+    if not updates:
+        return f"fedlpp client-train {here}/package --client NAME --data DATA --out {here}/updates/NAME.safetensors"
+    following = f"{round_name(folder.number + 1)}/master.safetensors"
+    return f"fedlpp aggregate {here}/master.safetensors {here}/updates/* --package {here}/package --out {following}"

@@ -1,0 +1,151 @@
+"""`verify`: are these artifacts what they say, and do they belong together? Loads no torch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fedlpp_cli.adapters.proxy_tensors import check_proxy
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
+from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.run_folder import is_run, scan_run
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.headers import Header, ProxyHeader
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.inputs import RefLike
+
+# How much older than its child a parent is: (child's kind, role) to rounds.
+_ROUNDS_BACK: Final = {("master", "master"): 1, ("master", "package"): 1, ("master", "update"): 1}
+_ROLES: Final = {"master", "proxy", "package", "update", "base"}
+
+
+class Verified(Record, frozen=True, kw_only=True):
+    """One sound artifact. `parents_found` of its `n_parents` were among the others and fit."""
+
+    path: str
+    kind: str
+    sha256: str
+    round: int
+    federation: str
+    n_parents: int
+    parents_found: int
+
+
+class VerifyResult(Record, frozen=True, kw_only=True):
+    """All artifacts that were looked at, every one sound. `missing`: parents that were not among them."""
+
+    artifacts: tuple[Verified, ...]
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    path: Path
+    header: Header
+    sha256: str
+
+    @property
+    def federation(self) -> str:
+        return self.header.federation or self.sha256
+
+
+def verify(artifacts: Sequence[RefLike], *, complete: bool = False, on_progress: Progress = silent) -> VerifyResult:
+    """Check digests, headers and layouts, and that parents named by sha256 are the right ones where they are given.
+
+    Args:
+        artifacts: artifacts of any kind, or run folders.
+        complete: every parent must be among them.
+        on_progress: told what is going on.
+
+    Raises:
+        ArtifactError, DigestError: an artifact that is not sound.
+        LineageError: artifacts that do not belong together, or with `complete` a parent that is missing.
+    """
+    paths = list(_all_paths(store.fetch(parse_ref(artifact)) for artifact in artifacts))
+    if not paths:
+        raise UsageError("verify needs at least one artifact")
+    seen: list[_Seen] = []
+    for number, path in enumerate(paths, start=1):
+        on_progress(f"verifying {path.name}", number, len(paths))
+        seen += _open(path)
+    by_digest = {one.sha256: one for one in seen}
+    verified = tuple(_check_parents(one, by_digest, complete=complete) for one in seen)
+    missing = sum(one.n_parents - one.parents_found for one in verified)
+    return VerifyResult(artifacts=verified, missing=missing)
+
+
+def _all_paths(roots: Iterable[Path]) -> Iterable[Path]:
+    for root in roots:
+        if not is_run(root):
+            yield root
+            continue
+        if (root / BASE).is_dir():
+            yield root / BASE
+        for folder in scan_run(root):
+            known = (folder.master, folder.report, folder.proxy, folder.package)
+            yield from (path for path in known if path is not None)
+            yield from folder.updates.values()
+
+
+def _open(path: Path) -> list[_Seen]:
+    """The artifact, and what is inside of it."""
+    opened = open_any(path)
+    seen = [_Seen(path, opened.header, opened.sha256)]
+    if isinstance(opened, TensorFile):
+        with opened:
+            if isinstance(opened.header, ProxyHeader):
+                check_proxy(opened.narrow(ProxyHeader))
+    elif isinstance(opened, FolderArtifact) and opened.header.kind == "package":
+        seen += _open(path / PROXY)
+        if (path / BASE).is_dir():
+            seen += _open(path / BASE)
+    return seen
+
+
+def _check_parents(child: _Seen, by_digest: dict[str, _Seen], *, complete: bool) -> Verified:
+    found = 0
+    parents = [(role, digest) for role, digests in child.header.parents.items() for digest in digests]
+    for role, digest in parents:
+        parent = by_digest.get(digest)
+        if parent is None:
+            _refuse_impostor(child, role, by_digest.values())
+            if complete:
+                raise LineageError(f"{child.path}: its {role} {digest[:12]}… is not among the artifacts")
+            continue
+        found += 1
+        _check_pair(child, role, parent)
+    return Verified(
+        path=str(child.path),
+        kind=child.header.kind,
+        sha256=child.sha256,
+        round=child.header.round,
+        federation=child.federation,
+        n_parents=len(parents),
+        parents_found=found,
+    )
+
+
+def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
+    expected = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
+    if role in _ROLES and parent.header.kind != role:
+        raise LineageError(f"{child.path}: its {role} is {parent.path}, which is a {parent.header.kind}")
+    if parent.federation != child.federation and child.header.kind != "report":
+        raise LineageError(f"{child.path} and its {role} {parent.path} are of different federations")
+    if role in _ROLES - {"base"} and child.header.kind not in {"base", "report"} and parent.header.round != expected:
+        raise LineageError(f"{child.path}: its {role} {parent.path} is of round {parent.header.round}, not {expected}")
+
+
+def _refuse_impostor(child: _Seen, role: str, others: Iterable[_Seen]) -> None:
+    """A parent is missing, and something else stands in its place."""
+    wanted = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
+    for other in others:
+        same_place = other.header.kind == role and other.header.round == wanted and other.federation == child.federation
+        if same_place and role in {"master", "proxy"} and child.header.kind != "base":
+            raise LineageError(
+                f"{child.path} was made from another {role} of round {wanted} than {other.path}",
+                hint="one of the two does not belong into this run",
+            )

@@ -1,0 +1,1 @@
+"""From rows of data to token ids and labels."""

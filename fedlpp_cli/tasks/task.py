@@ -1,0 +1,73 @@
+"""What a task does: rows to examples, examples to batches, model outputs to losses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fedlpp_cli.records.specs import TaskSpec
+from fedlpp_cli.tasks.rows import Row
+
+IGNORED = -100
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as token ids.
+
+    `labels` are token ids as long as `input_ids`, with IGNORED where no loss is taken, or one class. `type_ids` tell
+    the two texts of a pair apart, for models that have a use for them.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...] | int
+    was_cut: bool
+    type_ids: tuple[int, ...] | None = None
+
+
+class Task(Protocol):
+    """One of `CausalLM` and `SeqCls`."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the federation agreed on."""
+        ...
+
+    def encode(self, row: Row) -> Example:
+        """Token ids and labels of a row; DataError where the row is malformed."""
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Padded tensors `(B, T)` for the model, and `labels`."""
+        ...
+
+    def n_targets(self, labels: Tensor) -> int:
+        """How many losses a batch has: tokens, or texts."""
+        ...
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum of a batch's losses, a float32 scalar."""
+        ...
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """A `(B, T)` int64 tensor of the rows, filled up to the longest."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)
+
+
+def padded_inputs(examples: Sequence[Example], tokenizer: Any) -> Batch:
+    """`input_ids`, `attention_mask` and, where the examples have them, `token_type_ids`; `(B, T)`."""
+    batch = {
+        "input_ids": pad_right([example.input_ids for example in examples], tokenizer.pad_token_id),
+        "attention_mask": pad_right([[1] * len(example.input_ids) for example in examples], 0),
+    }
+    if any(example.type_ids for example in examples):
+        type_ids = [example.type_ids or (0,) * len(example.input_ids) for example in examples]
+        batch["token_type_ids"] = pad_right(type_ids, 0)
+    return batch

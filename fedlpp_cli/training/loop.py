@@ -1,0 +1,121 @@
+"""One client's local training: the adapter moves, the base stays."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.randomness import seed_for
+from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.gates import check_loss
+from fedlpp_cli.training.schedule import batches, learning_rate_factor, n_steps
+
+OnStep = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """How a training went. Losses are means over the targets (tokens, or texts) of the first and the last step."""
+
+    n_steps: int
+    n_tokens: int
+    loss_first: float
+    loss_last: float
+
+
+def train(
+    adapted: AdaptedModel,
+    task: Task,
+    examples: Sequence[Example],
+    spec: TrainSpec,
+    *,
+    labels: tuple[object, ...],
+    on_step: OnStep = lambda step, total, loss: None,
+) -> TrainedRun:
+    """Train the adapter in place.
+
+    The gradient of a step is that of the mean loss over all targets of its batches, however they are split by
+    `gradient_accumulation`. Order of examples and dropout depend on `labels` and nothing else.
+
+    Args:
+        adapted: the model, with its adapter at the proxy.
+        task: gives batches and losses.
+        examples: the client's data.
+        spec: the recipe.
+        labels: names of the random streams: federation, round, client.
+        on_step: called after each step with step (from 1), total, mean loss.
+
+    Raises:
+        GateError: a loss that is not finite.
+    """
+    parameters = list(adapted.parameters.values())
+    optimizer = _optimizer(parameters, spec)
+    total = n_steps(spec, len(examples))
+    stream = batches(len(examples), spec.batch_size, *labels)
+    losses: list[float] = []
+    n_tokens = 0
+    with _seeded(labels), _training_mode(adapted.model):
+        for step in range(total):
+            chosen = [[examples[i] for i in next(stream)] for _ in range(spec.gradient_accumulation)]
+            for group in optimizer.param_groups:
+                group["lr"] = spec.learning_rate * learning_rate_factor(spec, step, total)
+            losses.append(_step(adapted, task, chosen, optimizer, spec.max_grad_norm))
+            n_tokens += sum(len(example.input_ids) for batch in chosen for example in batch)
+            check_loss(losses[-1], step + 1)
+            on_step(step + 1, total, losses[-1])
+    return TrainedRun(total, n_tokens, losses[0], losses[-1])
+
+
+def _step(
+    adapted: AdaptedModel,
+    task: Task,
+    chosen: Sequence[Sequence[Example]],
+    optimizer: torch.optim.Optimizer,
+    max_grad_norm: float,
+) -> float:
+    """One optimizer step; the mean loss over its targets."""
+    collated = [task.collate(examples) for examples in chosen]
+    n_targets = sum(task.n_targets(batch["labels"]) for batch in collated)
+    optimizer.zero_grad(set_to_none=True)
+    loss = 0.0
+    for batch in collated:
+        labels = batch.pop("labels").to(adapted.model.device)
+        part = task.loss(adapted.logits(batch), labels) / n_targets
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    if max_grad_norm:
+        nn.utils.clip_grad_norm_(list(adapted.parameters.values()), max_grad_norm)
+    optimizer.step()
+    return loss
+
+
+def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+    match spec.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
+            )
+
+
+@contextlib.contextmanager
+def _seeded(labels: tuple[object, ...]) -> Iterator[None]:
+    """Dropout draws from torch's global generator: seed it by name, and give it back as it was."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_for(*labels, "dropout"))
+        yield
+
+
+@contextlib.contextmanager
+def _training_mode(model: nn.Module) -> Iterator[None]:
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()

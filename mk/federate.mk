@@ -1,0 +1,44 @@
+# A federation as file targets: `make federate` goes on where it stopped, `make -j2 federate` trains clients in
+# parallel. Artifacts are immutable, so what exists is done: prerequisites are order-only, and no clock, touch or
+# copy makes anything run twice.
+#
+#   FEDERATION   the federation.toml with settings and, under [clients], where each client's data lies
+#   NAME         the run's folder in RUNS
+#   ROUNDS       how many rounds
+#   CLIENTS      who trains, in every round
+#   DATA         a folder with CLIENT.jsonl for each client, instead of [clients]
+#   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
+
+FEDLPP ?= fedlpp
+RUNS ?= artifacts/runs
+NAME ?= $(notdir $(patsubst %/,%,$(dir $(abspath $(FEDERATION)))))
+ROUNDS ?= 3
+
+RUN = $(RUNS)/$(NAME)
+round_names := $(shell seq -f round-%04.0f 0 $(ROUNDS))
+settings = $(if $(FEDERATION),-f $(FEDERATION))
+data = $(if $(DATA),--data $(DATA)/$*.jsonl)
+
+.PHONY: federate
+.SECONDARY:
+federate: $(RUN)/$(lastword $(round_names))/master.safetensors
+
+$(RUN)/round-0000/master.safetensors:
+	$(FEDLPP) init $(settings) $(INIT_OPTIONS) --out $@ --quiet
+
+# $(1): this round, $(2): the next one. A private base is quantized in the first round and lies in $(RUN)/base.
+define round_rules
+$$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
+	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) --base-out $$(RUN)/base $$(QUANTIZE_OPTIONS) --out $$@ --quiet
+
+$$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
+	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base $$(PACK_OPTIONS) --out $$(@D) --quiet
+
+$$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
+	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
+
+$$(RUN)/$(2)/master.safetensors: | $$(foreach client,$$(CLIENTS),$$(RUN)/$(1)/updates/$$(client).safetensors)
+	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet
+endef
+
+$(foreach number,$(shell seq 1 $(ROUNDS)),$(eval $(call round_rules,$(word $(number),$(round_names)),$(word $(number),$(wordlist 2,$(words $(round_names)),$(round_names))))))
