@@ -1,0 +1,59 @@
+"""Fixtures that many tests share."""
+
+import os
+
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from pathlib import Path
+
+import pytest
+from support.parties import Federation
+from support.tiny import make_model
+from typer.testing import CliRunner
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's user reaches a test, nothing of a test stays on the machine."""
+    monkeypatch.setenv("FEDLPP_CACHE", str(tmp_path / "fedlpp-cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("FEDLPP_DEBUG", raising=False)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama-style language model."""
+    return make_model(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2-style language model: Conv1D layers."""
+    return make_model(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT-style encoder."""
+    return make_model(tmp_path_factory.mktemp("models") / "bert", "bert")
+
+
+@pytest.fixture(scope="session")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny RoBERTa-style encoder."""
+    return make_model(tmp_path_factory.mktemp("models") / "roberta", "roberta")
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Federation:
+    """A federation of two clients after one round. Read only: tests that write make their own."""
+    federation = Federation(tmp_path_factory.mktemp("played"), llama)
+    federation.play(1)
+    return federation
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    """Runs the real command line in this process."""
+    return CliRunner()

@@ -1,0 +1,103 @@
+"""One federation in a folder: an owner, clients, and the steps between them as Python calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedlpp_cli import aggregate, client_train, init, pack, quantize
+from fedlpp_cli.records.specs import AggregateSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
+from support.tiny import prompt_rows, write_jsonl
+
+RECIPE = TrainSpec(steps=3, batch_size=4, learning_rate=1e-2)
+
+
+@dataclass
+class Federation:
+    """Keeps to the layout of `artifact/run_folder.py`."""
+
+    folder: Path
+    base: Path
+    clients: tuple[str, ...] = ("a", "b")
+    task: TaskSpec = field(default_factory=lambda: TaskSpec(max_length=32))
+    lora: LoraSpec = field(default_factory=lambda: LoraSpec(rank=4))
+    quantize: QuantSpec = field(default_factory=QuantSpec)
+    train: TrainSpec = RECIPE
+    private_base: bool = False
+    aggregate: AggregateSpec = field(default_factory=AggregateSpec)
+
+    def __post_init__(self) -> None:
+        for number, client in enumerate(self.clients):
+            write_jsonl(self.data(client), prompt_rows(12 + 4 * number, seed=number))
+
+    def data(self, client: str) -> Path:
+        return self.folder / "data" / f"{client}.jsonl"
+
+    def round(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}"
+
+    def master(self, number: int) -> Path:
+        return self.round(number) / "master.safetensors"
+
+    def proxy(self, number: int) -> Path:
+        return self.round(number) / "proxy.safetensors"
+
+    def package(self, number: int) -> Path:
+        return self.round(number) / "package"
+
+    def update(self, number: int, client: str) -> Path:
+        return self.round(number) / "updates" / f"{client}.safetensors"
+
+    def updates(self, number: int) -> list[Path]:
+        return [self.update(number, client) for client in self.clients]
+
+    def init(self) -> Any:
+        return init(
+            self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base, seed=7
+        )
+
+    def send(self, number: int) -> None:
+        """`quantize` and `pack`."""
+        quantize(
+            self.master(number),
+            out=self.proxy(number),
+            spec=self.quantize,
+            base=self.base,
+            base_out=self.folder / "base" if self.private_base else None,
+        )
+        pack(
+            self.proxy(number),
+            out=self.package(number),
+            train=self.train,
+            base_artifact=self.folder / "base" if self.private_base else None,
+        )
+
+    def train_client(self, number: int, client: str) -> Any:
+        return client_train(
+            self.package(number),
+            client=client,
+            data=self.data(client),
+            out=self.update(number, client),
+            base=None if self.private_base else self.base,
+            device="cpu",
+        )
+
+    def fold(self, number: int, updates: Sequence[Path] | None = None) -> Any:
+        """`aggregate`."""
+        return aggregate(
+            self.master(number),
+            updates or self.updates(number),
+            packages=[self.package(number)],
+            out=self.master(number + 1),
+            spec=self.aggregate,
+        )
+
+    def play(self, n_rounds: int) -> Any:
+        """From `init` to the master of round `n_rounds`; the last result."""
+        result = self.init()
+        for number in range(n_rounds):
+            self.send(number)
+            for client in self.clients:
+                self.train_client(number, client)
+            result = self.fold(number)
+        return result
