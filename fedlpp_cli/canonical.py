@@ -15,9 +15,11 @@ def encode(value: object) -> bytes:
     """Canonical bytes of a JSON value made of dict, list, str, int, float, bool and None.
 
     Raises:
-        ValueError: a float that is not finite.
+        ValueError: a float that is not finite, or text with a lone surrogate.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    if "\\ud" in text:  # an emoji is a pair of surrogates; one alone is no character, and UTF-8 cannot say it
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return text.encode("ascii")
 
 
@@ -42,7 +44,7 @@ def decode_object(data: bytes, *, source: str, max_bytes: int) -> dict[str, obje
         raise ArtifactError(f"{source}: a JSON object is needed, found {type(value).__name__}")
     # One comparison stands for many rules: duplicate keys, spacing, key order, escapes and float spelling.
     if not _is_canonical(value, data):
-        raise ArtifactError(f"{source}: JSON is not canonical (keys sorted and unique, no spaces)")
+        raise ArtifactError(f"{source}: JSON is not canonical (keys sorted and unique, no spaces, no lone surrogates)")
     return value
 
 

@@ -5,18 +5,20 @@
     hf://datasets/owner/repo[@revision][/path]
 
 The grammar of `hf://` is huggingface_hub's own (`parse_hf_uri`), narrowed: models and data sets only, no `..`,
-no hidden path component. A revision is a branch, a tag, `refs/pr/N` or a commit. Nothing here touches the
-network or the disk.
+no hidden path component. A revision is a branch, a tag, `refs/pr/N` or a commit; "/" in a branch's name is written
+`%2F`. Nothing here touches the network or the disk.
 """
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from fedlpp_cli.errors import UsageError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SLASHED_REVISION = re.compile(r"refs/(pr/\d+|convert/[\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,10 @@ class HubRef:
 
     def __str__(self) -> str:
         prefix = "datasets/" if self.repo_type == "dataset" else ""
-        revision = f"@{self.revision}" if self.revision else ""
+        revision = self.revision or ""
+        if not _SLASHED_REVISION.fullmatch(revision):
+            revision = quote(revision, safe="")
+        revision = f"@{revision}" if revision else ""
         return f"hf://{prefix}{self.repo_id}{revision}{'/' if self.path else ''}{self.path}"
 
 
@@ -62,9 +67,9 @@ def parse_ref(text: str | Path | HubRef) -> Ref:
     """
     if isinstance(text, Path | HubRef):
         return text
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r}: not a path or hf:// address")
     if "://" not in text:
-        if not text:
-            raise UsageError("a path or hf:// address is empty")
         return Path(text)
     if not text.startswith("hf://"):
         raise UsageError(f"{text!r}: neither a path nor hf://owner/repo[@revision][/path]")

@@ -20,7 +20,12 @@ settings = $(if $(FEDERATION),-f $(FEDERATION))
 data = $(if $(DATA),--data $(DATA)/$*.jsonl)
 
 .PHONY: federate
-.SECONDARY:
+# Every rule here is explicit: looking for implicit ones through a chain of rounds takes make exponential time.
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+ifndef CLIENTS
+$(error CLIENTS is missing: make federate CLIENTS="a b c d" FEDERATION=federation.toml)
+endif
 federate: $(RUN)/$(lastword $(round_names))/master.safetensors
 
 $(RUN)/round-0000/master.safetensors:
@@ -34,10 +39,10 @@ $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
 $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
 	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base $$(PACK_OPTIONS) --out $$(@D) --quiet
 
-$$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
+$$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
 	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
 
-$$(RUN)/$(2)/master.safetensors: | $$(foreach client,$$(CLIENTS),$$(RUN)/$(1)/updates/$$(client).safetensors)
+$$(RUN)/$(2)/master.safetensors: | $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors)
 	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet
 endef
 

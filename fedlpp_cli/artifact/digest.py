@@ -1,9 +1,10 @@
 """sha256 of files: the identity of every artifact."""
 
 import hashlib
+import os
 from pathlib import Path
 
-from fedlpp_cli.errors import InputError
+from fedlpp_cli.artifact.regular import input_errors, open_regular
 
 
 def sha256_of_bytes(data: bytes) -> str:
@@ -11,14 +12,11 @@ def sha256_of_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Path, *, follow: bool = True) -> str:
     """Lower-case hex sha256 of a file's bytes, read once.
 
     Raises:
         InputError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    with os.fdopen(open_regular(path, follow=follow), "rb") as stream, input_errors(path):
+        return hashlib.file_digest(stream, "sha256").hexdigest()

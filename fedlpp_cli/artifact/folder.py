@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
 from fedlpp_cli.artifact.digest import sha256_of_bytes, sha256_of_file
+from fedlpp_cli.artifact.regular import input_errors, read_regular
 from fedlpp_cli.artifact.whole import output_errors, whole_folder
 from fedlpp_cli.errors import ArtifactError, DigestError, InputError, OutputError
 from fedlpp_cli.records.headers import (
@@ -24,11 +27,14 @@ from fedlpp_cli.records.headers import (
     decode_header,
     encode_header,
 )
+from fedlpp_cli.records.record import FileName
 
 MANIFEST: Final = "manifest.json"
 PROXY: Final = "proxy.safetensors"
 CARD: Final = "README.md"
 BASE: Final = "base"
+# What huggingface_hub keeps beside its downloads; no part of an artifact.
+_HUB_NOTES: Final = ".cache/huggingface"
 
 FolderHeaderT = TypeVar("FolderHeaderT", PackageHeader, BaseHeader)
 
@@ -68,13 +74,11 @@ def read_manifest(path: Path) -> bytes:
     """The bytes of a folder's manifest, at most as many as a header may have.
 
     Raises:
-        InputError: missing or unreadable.
+        InputError: missing, unreadable, or not a plain file.
     """
-    try:
-        with (path / MANIFEST).open("rb") as stream:
-            return stream.read(MAX_HEADER_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: no package or base artifact lies there ({MANIFEST}: {error.strerror})") from None
+    if not os.path.lexists(path / MANIFEST):
+        raise InputError(f"{path}: no package or base artifact lies there (no {MANIFEST})")
+    return read_regular(path / MANIFEST, MAX_HEADER_BYTES + 1, follow=False)
 
 
 def write_folder(
@@ -94,7 +98,12 @@ def write_folder(
 
     Raises:
         OutputExistsError, OutputError: as `whole_folder`.
+        ArtifactError: a manifest that nobody would read.
+        ValueError: a name that no artifact may have.
     """
+    if MANIFEST in contents:
+        raise ValueError(f"{MANIFEST} is written here")
+    msgspec.convert(list(contents), list[FileName])
     with whole_folder(target, force=force) as draft:
         entries = []
         for name, content in sorted(contents.items()):
@@ -120,25 +129,32 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def _check_file_set(path: Path, listed: set[str]) -> None:
-    found: set[str] = set()
-    for root, folders, names in os.walk(path, followlinks=False):
-        inside = Path(root).relative_to(path)
-        found |= {(inside / name).as_posix() for name in names}
-        found |= {(inside / name).as_posix() for name in folders if (Path(root) / name).is_symlink()}
-    # What huggingface_hub keeps beside its downloads is not part of the artifact.
-    found = {name for name in found if not name.startswith(".cache/")} - {MANIFEST}
+    with input_errors(path):
+        found = _names_in(path) - {MANIFEST, _HUB_NOTES}
     if found != listed:
         name = min(found ^ listed)
         problem = "is not listed in the manifest" if name in found else "is listed in the manifest, but missing"
         raise ArtifactError(f"{path}: {name} {problem}")
 
 
+def _names_in(path: Path) -> set[str]:
+    """What lies in the folder and in the folders in it. No listed file lies deeper, so nothing deeper is looked at."""
+    names: set[str] = set()
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            names |= {f"{child.name}/{grandchild.name}" for grandchild in child.iterdir()}
+        else:
+            names.add(child.name)
+    return names
+
+
 def _check_file(path: Path, entry: FileEntry) -> None:
-    status = path.lstat()
+    with input_errors(path):
+        status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ArtifactError(f"{path}: not a plain file")
     if status.st_size != entry.size:
         raise DigestError(f"{path}: {status.st_size} bytes, the manifest says {entry.size}")
-    found = sha256_of_file(path)
+    found = sha256_of_file(path, follow=False)
     if found != entry.sha256:
         raise DigestError(f"{path}: sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…")

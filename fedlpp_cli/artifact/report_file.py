@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlpp_cli.artifact.digest import sha256_of_bytes
+from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
-from fedlpp_cli.errors import InputError
 from fedlpp_cli.records.headers import MAX_HEADER_BYTES, ReportHeader, check_kind, decode_header, encode_header
 
 
@@ -27,11 +27,7 @@ def read_report(path: Path) -> ReportFile:
         ArtifactError: not a sound artifact.
         LineageError: an artifact of another kind.
     """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_HEADER_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    raw = read_regular(path, MAX_HEADER_BYTES + 1)
     header = check_kind(decode_header(raw, source=str(path)), ReportHeader, source=str(path))
     return ReportFile(path, header, raw, sha256_of_bytes(raw))
 

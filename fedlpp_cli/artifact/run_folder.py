@@ -19,7 +19,7 @@ from typing import Final
 from fedlpp_cli.artifact.folder import MANIFEST
 from fedlpp_cli.errors import InputError
 
-_ROUND: Final = re.compile(r"round-(\d{4,})")
+_ROUND: Final = re.compile(r"round-([0-9]{4}|[1-9][0-9]{4,})")
 MASTER: Final = "master.safetensors"
 REPORT: Final = "master.report.json"
 PROXY: Final = "proxy.safetensors"
@@ -53,7 +53,7 @@ def report_beside(master: Path) -> Path:
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds rounds."""
-    return path.is_dir() and any(_ROUND.fullmatch(child.name) for child in path.iterdir())
+    return path.is_dir() and bool(_rounds(path))
 
 
 def scan_run(run: Path) -> list[RoundFolder]:
@@ -64,11 +64,15 @@ def scan_run(run: Path) -> list[RoundFolder]:
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder")
-    numbered = [(int(match[1]), path) for path in run.iterdir() if (match := _ROUND.fullmatch(path.name))]
-    rounds = [_scan_round(number, path) for number, path in sorted(numbered)]
+    rounds = [_scan_round(number, path) for number, path in sorted(_rounds(run))]
     if not rounds:
         raise InputError(f"{run}: no {round_name(0)} in it", hint="a run folder is made by make federate, or by hand")
     return rounds
+
+
+def _rounds(run: Path) -> list[tuple[int, Path]]:
+    numbered = [(int(match[1]), path) for path in run.iterdir() if (match := _ROUND.fullmatch(path.name))]
+    return [(number, path) for number, path in numbered if path.is_dir()]
 
 
 def _scan_round(number: int, path: Path) -> RoundFolder:
@@ -80,7 +84,7 @@ def _scan_round(number: int, path: Path) -> RoundFolder:
         report=_if_there(path / REPORT),
         proxy=_if_there(path / PROXY),
         package=path / PACKAGE if (path / PACKAGE / MANIFEST).is_file() else None,
-        updates={update.name.removesuffix(SUFFIX): update for update in updates},
+        updates={update.name.removesuffix(SUFFIX): update for update in updates if update.is_file()},
     )
 
 

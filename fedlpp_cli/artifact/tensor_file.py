@@ -3,23 +3,35 @@
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Self, cast
 
 from fedlpp_cli.artifact import tensor_header
+from fedlpp_cli.artifact.regular import input_errors, open_regular
 from fedlpp_cli.artifact.tensor_header import TensorInfo
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
-from fedlpp_cli.errors import ArtifactError, InputError
-from fedlpp_cli.records.headers import Header, HeaderT, HeaderT_co, check_kind, decode_header, encode_header
+from fedlpp_cli.errors import ArtifactError
+from fedlpp_cli.records.headers import (
+    Header,
+    HeaderT,
+    HeaderT_co,
+    MasterHeader,
+    ProxyHeader,
+    UpdateHeader,
+    check_kind,
+    decode_header,
+    encode_header,
+)
 
 if TYPE_CHECKING:
     import torch
 
 _TORCH_NAMES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U8": "uint8"}
 _READ_BYTES: Final = 2**30
+_HASHED_BYTES: Final = 2**20
+_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader)
 
 
 class TensorFile(Generic[HeaderT_co]):
@@ -42,25 +54,33 @@ class TensorFile(Generic[HeaderT_co]):
             LineageError: a sound artifact of another kind.
         """
         self.path = path
-        self._descriptor = _open_regular(path)
+        source = str(path)
+        self._descriptor = open_regular(path)
         try:
             self.n_bytes = os.fstat(self._descriptor).st_size
-            n_header = tensor_header.header_bytes(self._pread(0, 8), self.n_bytes, source=str(path))
-            metadata, self.tensors = tensor_header.parse(self._pread(0, 8 + n_header), self.n_bytes, source=str(path))
-            self.raw_header = tensor_header.artifact_header(metadata, source=str(path))
-            self.header: HeaderT_co = check_kind(
-                decode_header(self.raw_header, source=str(path)), kind, source=str(path)
-            )
+            n_header = tensor_header.header_bytes(self._pread(0, min(8, self.n_bytes)), self.n_bytes, source=source)
+            metadata, self.tensors = tensor_header.parse(self._pread(0, 8 + n_header), self.n_bytes, source=source)
+            self.raw_header = tensor_header.artifact_header(metadata, source=source)
+            header = decode_header(self.raw_header, source=source)
+            if not isinstance(header, _KINDS):
+                raise ArtifactError(f"{source}: a {header.kind} is not a tensor file")
+            self.header: HeaderT_co = check_kind(header, kind, source=source)
         except BaseException:
             self.close()
             raise
 
     @cached_property
     def sha256(self) -> str:
-        """The artifact's identity: sha256 of the whole file."""
-        digest = hashlib.sha256()
-        for offset in range(0, self.n_bytes, 2**22):
-            digest.update(self._pread(offset, min(2**22, self.n_bytes - offset)))
+        """The artifact's identity: sha256 of the whole file.
+
+        Raises:
+            ArtifactError: the file was cut short under us.
+        """
+        digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_HASHED_BYTES, self.n_bytes)))
+        for offset in range(0, self.n_bytes, _HASHED_BYTES):
+            piece = buffer[: self.n_bytes - offset]
+            self._read_into(piece, offset)
+            digest.update(piece)
         return digest.hexdigest()
 
     def read(self, name: str) -> "torch.Tensor":
@@ -75,13 +95,7 @@ class TensorFile(Generic[HeaderT_co]):
         if info is None:
             raise ArtifactError(f"{self.path}: no tensor {name!r}")
         flat = torch.empty(info.n_bytes, dtype=torch.uint8)
-        view = flat.numpy().data.cast("B")
-        done = 0
-        while done < info.n_bytes:
-            n_read = os.preadv(self._descriptor, [view[done : done + _READ_BYTES]], info.start + done)
-            if n_read == 0:
-                raise ArtifactError(f"{self.path}: was cut short while it was read")
-            done += n_read
+        self._read_into(flat.numpy().data, info.start)
         return flat.view(getattr(torch, _TORCH_NAMES[info.dtype])).reshape(info.shape)
 
     def narrow(self, kind: type[HeaderT]) -> "TensorFile[HeaderT]":
@@ -106,7 +120,19 @@ class TensorFile(Generic[HeaderT_co]):
         self.close()
 
     def _pread(self, offset: int, n_bytes: int) -> bytes:
-        return os.pread(self._descriptor, n_bytes, offset)
+        data = bytearray(n_bytes)
+        self._read_into(memoryview(data), offset)
+        return bytes(data)
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path} is closed")
+        while view:
+            with input_errors(self.path):
+                n_read = os.preadv(self._descriptor, [view[:_READ_BYTES]], offset)
+            if n_read == 0:
+                raise ArtifactError(f"{self.path}: was cut short while it was read")
+            view, offset = view[n_read:], offset + n_read
 
 
 class TensorWriter:
@@ -115,6 +141,8 @@ class TensorWriter:
     def __init__(self, target: Path, descriptor: int, header: Header, layout: "Layout") -> None:
         self._target, self._descriptor = target, descriptor
         prefix, self._infos = tensor_header.build(layout, encode_header(header).decode("ascii"))
+        n_bytes = max((info.stop for info in self._infos.values()), default=len(prefix))
+        tensor_header.parse(prefix, n_bytes, source=str(target))  # what nobody would read is not written
         self._missing = set(layout)
         with output_errors(target):
             write_all(descriptor, prefix, 0)
@@ -128,7 +156,9 @@ class TensorWriter:
         """
         import torch
 
-        info = self._infos[name]
+        info = self._infos.get(name)
+        if info is None:
+            raise ValueError(f"{name!r}: no tensor of that name was announced")
         found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
         if name not in self._missing or found != (_TORCH_NAMES[info.dtype], info.shape):
             raise ValueError(f"{name}: {found} does not fit {info.dtype} {info.shape}, or was written before")
@@ -161,6 +191,7 @@ def write_tensors(
 
     Raises:
         OutputExistsError, OutputError: as `whole_file`.
+        ArtifactError: a header or layout that nobody would read.
     """
     with whole_file(target, private=private, force=force) as descriptor:
         writer = TensorWriter(target, descriptor, header, layout)
@@ -171,15 +202,3 @@ def write_tensors(
 def layout_of(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name to (dtype, shape) of an open file's tensors."""
     return {name: (info.dtype, info.shape) for name, info in infos.items()}
-
-
-def _open_regular(path: Path) -> int:
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError(f"{path}: not a regular file")
-    return descriptor

@@ -9,12 +9,14 @@ Nothing here loads torch, so that a file can be looked at, or refused, in millis
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from fedlpp_cli.artifact.regular import input_errors, open_regular
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import MAX_HEADER_BYTES
 
@@ -25,7 +27,8 @@ MAX_DIMENSION: Final = 2**40
 # Bytes an element, in the order in which safetensors sorts them: widest first, so that every tensor stays aligned.
 DTYPE_BYTES: Final = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1}
 _DTYPE_ORDER: Final = {name: index for index, name in enumerate(DTYPE_BYTES)}
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,255}")
+# A module's name, of 256 characters at most, a factor's, and a part's.
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,319}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,15 @@ def parse(prefix: bytes, file_bytes: int, *, source: str) -> tuple[object, dict[
         raw = json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_unique_keys,
+            parse_int=_natural_number,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
         )
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{source}: the safetensors header is not valid JSON ({error})") from None
     metadata = raw.pop("__metadata__", None)
+    if not _is_text_for_text(metadata):
+        raise ArtifactError(f"{source}: the safetensors metadata is not text for text")
     if len(raw) > MAX_TENSORS:
         raise ArtifactError(f"{source}: {len(raw)} tensors, at most {MAX_TENSORS} are read")
     first = 8 + n_header
@@ -110,10 +116,11 @@ def read_infos(path: Path) -> dict[str, TensorInfo]:
     """The tensors of any safetensors file, an artifact or not.
 
     Raises:
+        InputError: missing or unreadable.
         ArtifactError: not exactly the format.
     """
-    with path.open("rb") as stream:
-        n_bytes = path.stat().st_size
+    with os.fdopen(open_regular(path), "rb") as stream, input_errors(path):
+        n_bytes = os.fstat(stream.fileno()).st_size
         n_header = header_bytes(stream.read(8), n_bytes, source=str(path))
         stream.seek(0)
         return parse(stream.read(8 + n_header), n_bytes, source=str(path))[1]
@@ -127,7 +134,7 @@ def artifact_header(metadata: object, *, source: str) -> bytes:
     """
     if isinstance(metadata, dict) and set(metadata) == {METADATA_KEY} and isinstance(metadata[METADATA_KEY], str):
         text: str = metadata[METADATA_KEY]
-        return text.encode("utf-8", errors="surrogatepass")
+        return text.encode()
     raise ArtifactError(f"{source}: not a fedlpp artifact (no {METADATA_KEY!r} header in its metadata)")
 
 
@@ -151,23 +158,40 @@ def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"key {key!r} stands twice")
+            raise ValueError(f"key {key!r:.80} stands twice")
         result[key] = value
     return result
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not an integer")
+    raise ValueError(f"{text:.40} is not an integer")
+
+
+def _natural_number(text: str) -> int:
+    if text.startswith("-"):  # even "-0", which safetensors does not read
+        raise ValueError(f"{text:.40} is below zero")
+    return int(text)
+
+
+def _is_text_for_text(metadata: object) -> bool:
+    """None, or strings by strings; no lone surrogates, which UTF-8 cannot say."""
+    if not isinstance(metadata, dict):
+        return metadata is None
+    try:
+        "".join([*metadata, *metadata.values()]).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _tensor_info(name: str, entry: object, first: int, *, source: str) -> TensorInfo:
     if not _NAME.fullmatch(name):
-        raise ArtifactError(f"{source}: tensor name {name!r} is not made of letters, digits, '_' and '.'")
+        raise ArtifactError(f"{source}: tensor name {name!r:.80} is not made of letters, digits, '_', '-' and '.'")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ArtifactError(f"{source}: tensor {name!r} needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise ArtifactError(f"{source}: tensor {name!r} has dtype {dtype!r}, one of {', '.join(DTYPE_BYTES)} is needed")
+        raise ArtifactError(f"{source}: tensor {name!r} has dtype {dtype!r:.80}, not {', '.join(DTYPE_BYTES)}")
     if not _is_list_of_ints(shape, 1, MAX_DIMENSION) or len(shape) > MAX_RANK:
         raise ArtifactError(f"{source}: tensor {name!r} has an impossible shape {shape!r:.80}")
     if not _is_list_of_ints(offsets, 0, 2**63) or len(offsets) != 2:

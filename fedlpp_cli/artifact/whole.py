@@ -10,9 +10,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedlpp_cli.errors import OutputError, OutputExistsError
@@ -36,9 +37,8 @@ def whole_file(target: Path, *, private: bool = False, force: bool = False) -> I
     """
     draft = prepare(target, force=force)
     with output_errors(target):
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = _locked_draft(draft, _make_file)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
         with output_errors(target):
             if not private:
@@ -61,10 +61,8 @@ def whole_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     draft = prepare(target, force=force)
     with output_errors(target):
-        draft.mkdir(mode=0o700)
-        descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _locked_draft(draft, _make_folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield draft
         with output_errors(target):
             _settle_tree(draft)
@@ -79,9 +77,14 @@ def prepare(target: Path, *, force: bool) -> Path:
     """Make the target's folder, refuse a target that exists, sweep dead drafts; return a fresh draft name."""
     check_absent(target, force=force)
     with output_errors(target):
+        made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        for stale in target.parent.glob(f".{_escaped(target.name)}.*.draft"):
-            _remove_if_dead(stale)
+        for folder in made:
+            fsync_folder(folder.parent)
+        own = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}(\.old)?\.draft")
+        for stale in list(target.parent.iterdir()):
+            if own.fullmatch(stale.name):
+                _remove_if_dead(stale)
     return target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
 
 
@@ -121,6 +124,35 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _locked_draft(draft: Path, make: Callable[[Path], int]) -> int:
+    """A locked descriptor of a draft that is there: another writer may sweep it before it is locked."""
+    while True:
+        descriptor = make(draft)
+        with contextlib.suppress(OSError):  # some file systems have no locks; there, nobody sweeps
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_at(draft, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _make_file(draft: Path) -> int:
+    return os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _make_folder(draft: Path) -> int:
+    while True:
+        draft.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # swept already
+            return os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def _give_name(draft: Path, target: Path, *, force: bool) -> None:
     if force:
         draft.replace(target)
@@ -133,6 +165,7 @@ def _give_name(draft: Path, target: Path, *, force: bool) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
+        check_absent(target, force=False)
         draft.rename(target)
 
 
@@ -140,11 +173,15 @@ def _swap_folder(draft: Path, target: Path, *, force: bool) -> None:
     if force and os.path.lexists(target):
         old = draft.with_name(draft.name.replace(".draft", ".old.draft"))
         target.rename(old)
-        draft.rename(target)
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
+        try:
+            draft.rename(target)
+        finally:
+            if not os.path.lexists(target):
+                old.rename(target)
+            elif old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink()
         return
     try:
         draft.rename(target)
@@ -176,6 +213,9 @@ def _remove_if_dead(draft: Path) -> None:
     except OSError:
         return
     else:
+        # Only the holder of its lock removes a draft, and only if no other has taken its place under that name.
+        if not _is_at(draft, descriptor):
+            return
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
         else:
@@ -188,7 +228,3 @@ def _umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -7,6 +7,7 @@ import typer
 
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import (
+    DEFAULT_STEPS,
     AggregateSpec,
     BaseFormat,
     BaseQuantSpec,
@@ -143,7 +144,10 @@ BaseDoubleOpt = Annotated[
 
 # TrainSpec
 StepsOpt = Annotated[
-    int | None, typer.Option("--steps", help="Optimizer steps in a round.", show_default="100", rich_help_panel=RECIPE)
+    int | None,
+    typer.Option(
+        "--steps", help="Optimizer steps in a round.", show_default=str(DEFAULT_STEPS), rich_help_panel=RECIPE
+    ),
 ]
 EpochsOpt = Annotated[
     float | None,

@@ -6,12 +6,12 @@ linear layer (embeddings, norms, biases, the output layer) is kept in bfloat16 a
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.folder import MANIFEST, FolderArtifact, open_folder, write_folder
+from fedlpp_cli.artifact.folder import FolderArtifact, open_folder, write_folder
 from fedlpp_cli.artifact.tensor_header import read_infos
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES, check_base
@@ -53,8 +53,8 @@ def provide_quantized_base(
         LineageError: what lies at `out` belongs to another federation or has another format.
         ModelError: `source` is not the federation's base.
     """
-    if isinstance(out, Path) and (out / MANIFEST).is_file():
-        return _check_existing(open_folder(out, BaseHeader), federation, spec).sha256
+    if store.exists(out):
+        return _check_existing(open_folder(store.fetch(out), BaseHeader), federation, spec).sha256
     if source is None:
         raise UsageError("--base is missing: the private base has not been quantized yet", hint="--base FOLDER")
     folder, _ = store.fetch_model(source)
@@ -98,10 +98,9 @@ def _save_quantized(folder: Path, model: ModelSpec, spec: BaseQuantSpec, scratch
     keep = modules_to_keep(folder, model.task, model.lora)
     config = bitsandbytes_config(spec, keep=keep)
     opened = open_model(folder, model.task, compute="bf16", quantization_config=config, keep_quantized=True)
-    # A new head is the federation's to train and travels with the adapter, not with the base.
-    state = {name: tensor for name, tensor in opened.model.state_dict().items() if name not in opened.new_parameters}
     with quiet_libraries():
-        opened.model.save_pretrained(scratch, state_dict=state, max_shard_size="1000GB")
+        opened.model.save_pretrained(scratch, max_shard_size="1000GB")
+    _drop_tensors(scratch / WEIGHTS, opened.new_parameters)
     _write_config(opened.model, spec, keep, scratch)
     infos = read_infos(scratch / WEIGHTS)
     return {
@@ -109,6 +108,16 @@ def _save_quantized(folder: Path, model: ModelSpec, spec: BaseQuantSpec, scratch
         for name, info in infos.items()
         if not any(name.startswith(stem) for stem in _quantized_weights(infos))
     }
+
+
+def _drop_tensors(weights: Path, names: Collection[str]) -> None:
+    """A new head is the federation's to train; it travels with the adapter, not with the base."""
+    from safetensors.torch import load_file, save_file
+
+    if names:
+        kept = {name: tensor for name, tensor in load_file(weights).items() if name not in names}
+        weights.unlink()  # never write over a file that may still be mapped
+        save_file(kept, weights, metadata={"format": "pt"})
 
 
 def modules_to_keep(folder: Path, task: TaskSpec, lora: LoraSpec) -> list[str]:

@@ -28,7 +28,8 @@ METHOD: Final = "fedlpp"
 PRODUCER: Final = f"fedlpp {__version__}"
 MAX_HEADER_BYTES: Final = 4 * 2**20
 
-Shape = tuple[Annotated[int, Meta(ge=0, lt=2**40)], ...]
+# The product of a longer one takes minutes to compute.
+Shape = Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**40)], ...], Meta(max_length=8)]
 
 
 class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
@@ -218,13 +219,25 @@ def check_kind(header: Header, kind: type[HeaderT], *, source: str) -> HeaderT:
         LineageError: it is of another.
     """
     if not isinstance(header, kind):
-        raise LineageError(f"{source} is a {header.kind}, a {kind.__struct_config__.tag} is needed")
+        wanted = kind.__struct_config__.tag
+        raise LineageError(f"{source} is {spell_kind(header.kind)}, not {spell_kind(str(wanted))}")
     return header
 
 
+def spell_kind(kind: str) -> str:
+    """A kind with its article."""
+    return f"an {kind}" if kind == "update" else f"a {kind}"
+
+
 def encode_header(header: Header) -> bytes:
-    """Canonical JSON of the header."""
-    return canonical.encode(to_plain(header))
+    """Canonical JSON of the header.
+
+    Raises:
+        ArtifactError: a header that nobody would read: too large, or a field out of range.
+    """
+    raw = canonical.encode(to_plain(header))
+    decode_header(raw, source=f"a new {header.kind}")
+    return raw
 
 
 def decode_header(data: bytes, *, source: str) -> Header:
@@ -241,13 +254,13 @@ def decode_header(data: bytes, *, source: str) -> Header:
     newer = _is_newer_minor(raw.get("format"), source=source)
     kind = HEADERS.get(str(raw.get("kind")))
     if kind is None:
-        raise ArtifactError(f"{source}: kind is {raw.get('kind')!r}, one of {', '.join(HEADERS)} is needed")
+        raise ArtifactError(f"{source}: kind is {raw.get('kind')!r:.80}, one of {', '.join(HEADERS)} is needed")
     return read_record(raw, kind, source=source, error=ArtifactError, allow_unknown=newer)
 
 
 def _is_newer_minor(found: object, *, source: str) -> bool:
-    if not isinstance(found, str) or not re.fullmatch(r"(0|[1-9]\d{0,3})\.(0|[1-9]\d{0,3})", found):
-        raise ArtifactError(f"{source}: format is {found!r}, a version like {FORMAT!r} is needed")
+    if not isinstance(found, str) or not re.fullmatch(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})", found):
+        raise ArtifactError(f"{source}: format is {found!r:.80}, a version like {FORMAT!r} is needed")
     (major, minor), (own_major, own_minor) = (map(int, version.split(".")) for version in (found, FORMAT))
     if major != own_major:
         raise FormatVersionError(

@@ -4,9 +4,11 @@ Field types and bounds come from the annotations (msgspec checks them when a rec
 from `__post_init__` (which raises ValueError).
 """
 
+import math
+import re
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -37,6 +39,11 @@ PositiveInt = Annotated[int, Meta(ge=1, le=2**53)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+# Where msgspec puts the place: "... - at `$.spec.rank`", "... - at `key` in `$.clients`".
+_PLACE: Final = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+_MESSAGE_CHARS: Final = 300
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +83,12 @@ def read_record(
         record = msgspec.convert(dict(raw), kind, strict=True)
     except msgspec.ValidationError as problem:
         raise error(f"{source}: {_explain(problem, kind)}") from None
+    plain = to_plain(record)
+    for place in _not_finite(plain, ""):
+        raise error(f"{source}: {place}: a finite number is needed")
     if not allow_unknown:
-        unknown = next(_unknown_keys(raw, to_plain(record), ""), None)
-        if unknown is not None:
-            known = ", ".join(_known_keys(record, unknown))
-            raise error(f"{source}: unknown field {unknown!r}; known here: {known}")
+        for unknown, known in _unknown_keys(raw, plain, ""):
+            raise error(f"{source}: unknown field {unknown!r:.{_MESSAGE_CHARS}}; known here: {', '.join(known)}")
     return record
 
 
@@ -93,20 +101,23 @@ def choices_of(kind: type[Record], field: str) -> tuple[str, ...]:
 
 def _explain(problem: msgspec.ValidationError, kind: type[Record]) -> str:
     """The sentence of msgspec with the field first, and the choices where there are some."""
-    text, _, path = str(problem).partition(" - at `$.")
-    field = path.removesuffix("`")
+    text = str(problem)
+    place = _PLACE.search(text)
+    field = place[1] if place else ""
+    text = text[: place.start() if place else None][:_MESSAGE_CHARS]
     choices = choices_of(kind, field)
     if choices:
         text += f"; choose from {', '.join(choices)}"
     return f"{field}: {text}" if field else text
 
 
-def _unknown_keys(raw: object, known: object, path: str) -> Iterator[str]:
+def _unknown_keys(raw: object, known: object, path: str) -> Iterator[tuple[str, list[str]]]:
+    """Where a key stands that is not known, and which are known there."""
     if isinstance(raw, Mapping) and isinstance(known, Mapping):
         for key, value in raw.items():
             here = f"{path}.{key}" if path else str(key)
             if key not in known:
-                yield here
+                yield here, sorted(known)
             else:
                 yield from _unknown_keys(value, known[key], here)
     elif isinstance(raw, list | tuple) and isinstance(known, list | tuple):
@@ -114,11 +125,10 @@ def _unknown_keys(raw: object, known: object, path: str) -> Iterator[str]:
             yield from _unknown_keys(value, twin, f"{path}[{index}]")
 
 
-def _known_keys(record: Record, path: str) -> list[str]:
-    value: Any = to_plain(record)
-    for part in path.split(".")[:-1]:
-        name, _, index = part.partition("[")
-        value = value[name]
-        if index:
-            value = value[int(index.removesuffix("]"))]
-    return sorted(value)
+def _not_finite(plain: object, path: str) -> Iterator[str]:
+    """Where infinity or NaN stands: TOML and options can say them, an artifact cannot."""
+    if isinstance(plain, float) and not math.isfinite(plain):
+        yield path
+    elif isinstance(plain, Mapping):
+        for key, value in plain.items():
+            yield from _not_finite(value, f"{path}.{key}" if path else str(key))

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
+    DEFAULT_STEPS,
     AggregateSpec,
     BaseQuantSpec,
     EvaluateSpec,
@@ -36,8 +37,8 @@ SECTIONS: Final[dict[str, type[Record]]] = {
 }
 
 
-# Of these one is set; an option for one takes the place of either in the file.
-_EXCLUSIVE: Final = ({"steps", "epochs"},)
+# Of these fields one is set; an option for one takes the place of either in the file. Without any: the default.
+_ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None}}
 
 
 class FederationFile(Record, frozen=True, kw_only=True):
@@ -78,9 +79,11 @@ class Settings:
         section_name = next(name for name, section in SECTIONS.items() if section is kind)
         section: Mapping[str, object] = getattr(self.file, section_name)
         given = {name: value for name, value in options.items() if value is not None}
-        for group in _EXCLUSIVE:
-            if group & set(given):
-                section = {name: value for name, value in section.items() if name not in group}
+        group = _ONE_OF.get(kind, {})
+        if set(group) & set(given):
+            section = {name: value for name, value in section.items() if name not in group}
+        elif not set(group) & set(section):
+            section = {**section, **group}
         merged = {name: _as_list(kind, name, value) for name, value in {**section, **given}.items()}
         source = f"{self.path} [{section_name}]" if self.path and section else section_name
         return read_record(merged, kind, source=source, error=SettingsError)
@@ -133,7 +136,7 @@ def read_settings(path: Path | str | None) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not a TOML file ({error})") from None
     file = read_record(raw, FederationFile, source=str(path), error=SettingsError)
     for name, kind in SECTIONS.items():

@@ -26,6 +26,7 @@ ComputeType = Literal["fp32", "bf16"]
 Weighting = Literal["examples", "equal"]
 
 ALL_LINEAR: Final = "all-linear"
+DEFAULT_STEPS: Final = 100
 
 
 class BaseSpec(Record, frozen=True, kw_only=True):
@@ -134,11 +135,14 @@ class TrainSpec(Record, frozen=True, kw_only=True):
 
 
 class AggregateSpec(Record, frozen=True, kw_only=True):
-    """How updates become the next master. Update rules 1 to 4: `aggregation/update_rules.py`."""
+    """How updates become the next master. Update rules 1 to 4: `aggregation/update_rules.py`.
+
+    `weighting` "equal" is FedLPP's; "examples" trusts the numbers that clients report, up to `max_examples` each.
+    """
 
     update_rule: Literal[1, 2, 3, 4] = 1
     server_learning_rate: PositiveFloat = 1.0
-    weighting: Weighting = "examples"
+    weighting: Weighting = "equal"
     max_examples: PositiveInt | None = None
     n_rounds: PositiveInt | None = None
 

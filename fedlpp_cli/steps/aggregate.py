@@ -80,8 +80,11 @@ def aggregate(
     target = parse_ref(out)
     with store.destination(target, message="", secret=True, force=force) as place, ExitStack() as files:
         opened = files.enter_context(open_tensors(master, MasterHeader))
+        spec = spec or AggregateSpec()
+        if spec.update_rule == 4 and opened.header.round >= (spec.n_rounds or 0):
+            raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = _open_sent(files, opened, packages)
-        fold = _open_fold(files, opened, sent, updates, spec or AggregateSpec(), on_progress)
+        fold = _open_fold(files, opened, sent, updates, spec, on_progress)
         if dry_run:
             return _result(fold, path=str(target))
         header = _next_header(fold, sent)
@@ -115,8 +118,6 @@ def _open_fold(
     spec: AggregateSpec,
     on_progress: Progress,
 ) -> Fold:
-    if spec.update_rule == 4 and master.header.round >= (spec.n_rounds or 0):
-        raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {master.header.round}")
     manifests = {package.folder.sha256: package.folder.header for package in sent}
     accepted: list[tuple[TensorFile[UpdateHeader], float]] = []
     problems: list[FedlppError] = []

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
@@ -28,6 +29,8 @@ from fedlpp_cli.tasks.task import Task
 from fedlpp_cli.training.gates import check_update
 from fedlpp_cli.training.loop import train
 from fedlpp_cli.training.schedule import n_steps
+
+_CONFIDENTIAL: Final = "an update gives away what it was trained on"
 
 
 class TrainResult(Record, frozen=True, kw_only=True):
@@ -83,23 +86,24 @@ def client_train(
         GateError: a training that went wrong; nothing is written.
         SecrecyError: an update for a public repository.
     """
-    target = parse_ref(out)
-    store.refuse_public(target, what="an update gives away what it was trained on")
-    opened = open_package(package)
-    with closing(opened.proxy):
+    title = f"Update of {client}"
+    with (
+        store.destination(parse_ref(out), message=title, force=force, confidential=_CONFIDENTIAL) as place,
+        ExitStack() as files,
+    ):
+        opened = open_package(package)
+        files.callback(opened.proxy.close)
         _check_addressee(opened, client)
-        title = f"Update of {client}, round {opened.folder.header.round}"
-        with store.destination(target, message=title, force=force) as place:
-            on_progress("checking base model", 0, 0)
-            folder = opened.base_folder(base)
-            task = task_for(opened.proxy.header.spec.model.task, open_tokenizer(folder), columns or {})
-            rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
-            if dry_run:
-                return _result(opened, client, rows, path=str(out))
-            update, metrics = _train(opened, folder, task, rows, client, choose_device(device), on_progress)
-            _write_update(place.path, opened, client, metrics, update, force=force)
-            sha256 = sha256_of_file(place.path)
-        return _result(opened, client, rows, path=str(place.written), sha256=sha256, metrics=metrics)
+        on_progress("checking base model", 0, 0)
+        folder = opened.base_folder(base)
+        task = task_for(opened.proxy.header.spec.model.task, open_tokenizer(folder), columns or {})
+        rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
+        if dry_run:
+            return _result(opened, client, rows, path=str(out))
+        update, metrics = _train(opened, folder, task, rows, client, choose_device(device), on_progress)
+        _write_update(place.path, opened, client, metrics, update, force=force)
+        sha256 = sha256_of_file(place.path)
+    return _result(opened, client, rows, path=str(place.written), sha256=sha256, metrics=metrics)
 
 
 def _check_addressee(opened: OpenPackage, client: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.quantization.tensors import round_tensor
-from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader
+from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, public_base_folder
@@ -75,8 +75,13 @@ class Line:
             LineageError: artifacts of different tasks.
         """
         opened = [self._open(artifact) for artifact in artifacts]
-        proxies = [file.header for _, file in opened if isinstance(file, TensorFile)]
-        proxied = {header.parent("master") for header in proxies if isinstance(header, ProxyHeader)}
+        headers = [
+            cast("MasterHeader | ProxyHeader", file.header) for _, file in opened if isinstance(file, TensorFile)
+        ]
+        tasks = {header.spec.model.task for header in headers}
+        if len(tasks) > 1:
+            raise LineageError("these artifacts are for different tasks and cannot be compared on one set of data")
+        proxied = {header.parent("master") for header in headers if isinstance(header, ProxyHeader)}
         rows: list[Contender] = []
         for label, file in opened:
             if isinstance(file, Path):
@@ -101,7 +106,9 @@ class Line:
         else:
             file = self.files.enter_context(TensorFile(path, Header))
         if not isinstance(file.header, MasterHeader | ProxyHeader):
-            raise LineageError(f"{path} is a {file.header.kind}; a master, proxy, package or PEFT adapter is needed")
+            raise LineageError(
+                f"{path} is {spell_kind(file.header.kind)}; a master, proxy, package or PEFT adapter is needed"
+            )
         if self.federation is None:
             self.federation, self.round = file.header.federation or file.sha256, file.header.round
         return label, file
@@ -173,8 +180,6 @@ class Line:
 
 def _without_repeats(rows: Sequence[Contender]) -> list[Contender]:
     bases = [row for row in rows if row.name == "base"]
-    if any(row.task != rows[0].task for row in rows):
-        raise LineageError("these artifacts are for different tasks and cannot be compared on one set of data")
     return [*bases[:1], *(row for row in rows if row.name != "base")]
 
 

@@ -58,11 +58,10 @@ def export(
         ModelError: `base` is not the federation's.
         UsageError: "merged" without a base.
     """
-    target = parse_ref(out)
-    store.refuse_public(target, what="this is the full-precision adapter")
     with open_tensors(master, MasterHeader) as opened:
         title = f"Adapter of round {opened.header.round}"
-        with store.destination(target, message=title, force=force) as place:
+        why = "this is the full-precision adapter"
+        with store.destination(parse_ref(out), message=title, force=force, confidential=why) as place:
             on_progress("reading adapter", 0, 0)
             values = {name: opened.read(name) for name in opened.tensors}
             with whole_folder(place.path, force=force) as draft:

@@ -18,7 +18,7 @@ from fedlpp_cli.records.headers import (
     ProxyHeader,
 )
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.records.specs import DEFAULT_STEPS, TrainSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent
 
@@ -51,7 +51,7 @@ def pack(
     Args:
         proxy: what `quantize` made.
         out: the package's folder, on disk or on the Hub.
-        train: the recipe; 100 steps by default.
+        train: the recipe.
         client: the one client it is for; None for any.
         base_artifact: the quantized private base that `quantize` made.
         force: replace an existing package.
@@ -62,7 +62,7 @@ def pack(
         UsageError: a private base without `base_artifact`.
         LineageError: a base that does not belong to the proxy.
     """
-    train = train or TrainSpec(steps=100)
+    train = train or TrainSpec(steps=DEFAULT_STEPS)
     with _open_proxy(proxy) as opened:
         contents = _contents(opened, train, client, base_artifact)
         sizes = [

@@ -13,7 +13,7 @@ from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import Header, ProxyHeader
+from fedlpp_cli.records.headers import Header, ProxyHeader, spell_kind
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -44,9 +44,12 @@ class VerifyResult(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
+    """An opened artifact; `run` is the run folder that it was found in, None outside of one."""
+
     path: Path
     header: Header
     sha256: str
+    run: Path | None
 
     @property
     def federation(self) -> str:
@@ -69,40 +72,40 @@ def verify(artifacts: Sequence[RefLike], *, complete: bool = False, on_progress:
     if not paths:
         raise UsageError("verify needs at least one artifact")
     seen: list[_Seen] = []
-    for number, path in enumerate(paths, start=1):
+    for number, (run, path) in enumerate(paths, start=1):
         on_progress(f"verifying {path.name}", number, len(paths))
-        seen += _open(path)
+        seen += _open(path, run)
     by_digest = {one.sha256: one for one in seen}
     verified = tuple(_check_parents(one, by_digest, complete=complete) for one in seen)
     missing = sum(one.n_parents - one.parents_found for one in verified)
     return VerifyResult(artifacts=verified, missing=missing)
 
 
-def _all_paths(roots: Iterable[Path]) -> Iterable[Path]:
+def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
+    """Every artifact, with the run folder that it lies in."""
     for root in roots:
         if not is_run(root):
-            yield root
+            yield None, root
             continue
         if (root / BASE).is_dir():
-            yield root / BASE
+            yield root, root / BASE
         for folder in scan_run(root):
-            known = (folder.master, folder.report, folder.proxy, folder.package)
-            yield from (path for path in known if path is not None)
-            yield from folder.updates.values()
+            known = (folder.master, folder.report, folder.proxy, folder.package, *folder.updates.values())
+            yield from ((root, path) for path in known if path is not None)
 
 
-def _open(path: Path) -> list[_Seen]:
+def _open(path: Path, run: Path | None) -> list[_Seen]:
     """The artifact, and what is inside of it."""
     opened = open_any(path)
-    seen = [_Seen(path, opened.header, opened.sha256)]
+    seen = [_Seen(path, opened.header, opened.sha256, run)]
     if isinstance(opened, TensorFile):
         with opened:
             if isinstance(opened.header, ProxyHeader):
                 check_proxy(opened.narrow(ProxyHeader))
     elif isinstance(opened, FolderArtifact) and opened.header.kind == "package":
-        seen += _open(path / PROXY)
+        seen += _open(path / PROXY, run)
         if (path / BASE).is_dir():
-            seen += _open(path / BASE)
+            seen += _open(path / BASE, run)
     return seen
 
 
@@ -132,7 +135,7 @@ def _check_parents(child: _Seen, by_digest: dict[str, _Seen], *, complete: bool)
 def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
     expected = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
     if role in _ROLES and parent.header.kind != role:
-        raise LineageError(f"{child.path}: its {role} is {parent.path}, which is a {parent.header.kind}")
+        raise LineageError(f"{child.path}: its {role} is {parent.path}, which is {spell_kind(parent.header.kind)}")
     if parent.federation != child.federation and child.header.kind != "report":
         raise LineageError(f"{child.path} and its {role} {parent.path} are of different federations")
     if role in _ROLES - {"base"} and child.header.kind not in {"base", "report"} and parent.header.round != expected:
@@ -140,11 +143,12 @@ def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
 
 
 def _refuse_impostor(child: _Seen, role: str, others: Iterable[_Seen]) -> None:
-    """A parent is missing, and something else stands in its place."""
+    """In a run folder, a parent is missing, and something else stands in its place."""
     wanted = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
+    if child.run is None or role not in {"master", "proxy"} or child.header.kind == "base":
+        return
     for other in others:
-        same_place = other.header.kind == role and other.header.round == wanted and other.federation == child.federation
-        if same_place and role in {"master", "proxy"} and child.header.kind != "base":
+        if (other.run, other.header.kind, other.header.round) == (child.run, role, wanted):
             raise LineageError(
                 f"{child.path} was made from another {role} of round {wanted} than {other.path}",
                 hint="one of the two does not belong into this run",

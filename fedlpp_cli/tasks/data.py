@@ -1,7 +1,9 @@
 """Examples from wherever the data lies: a file, a saved folder, or a data set on the Hub."""
 
+import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +85,32 @@ def _rows(ref: Ref, split: str | None) -> Iterator[Row]:
 
 
 def _rows_of_hub_dataset(ref: HubRef, split: str | None) -> Iterator[Row]:
-    import datasets
-
-    pinned = store.pin(ref)
     if ref.repo_type != "dataset":
         raise InputError(f"{ref}: a model repository holds no data set", hint="hf://datasets/owner/repo")
+    # Not by its address: where anything goes wrong, datasets takes whichever commit it has from an earlier time.
+    folder = store.fetch(ref)
+    import datasets
+
+    with _quiet_datasets():
+        try:
+            data = datasets.load_dataset(str(folder), split=split or DEFAULT_SPLIT)
+        except Exception as error:  # noqa: BLE001  # over the files of strangers, datasets raises whatever comes up
+            said = str(error.__cause__ or error).partition("\n")[0] or type(error).__name__
+            raise InputError(f"{ref}: datasets cannot load it ({said})") from None
+    return rows_of_dataset(data, None, name=ref.name)
+
+
+@contextlib.contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    import datasets
+
+    logger, had_bars = logging.getLogger("datasets"), not datasets.are_progress_bars_disabled()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
-        data = datasets.load_dataset(ref.repo_id, revision=pinned.revision, split=split or DEFAULT_SPLIT)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{ref}: datasets cannot load it ({error})") from None
-    return rows_of_dataset(data, None, name=ref.name)
+        yield
+    finally:
+        logger.setLevel(level)
+        if had_bars:
+            datasets.enable_progress_bars()

@@ -6,7 +6,7 @@ where it is. Every row knows where it stands, so that an error can say so.
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,17 +70,20 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
+        names: Sequence[str] | None = None
         while True:
             where = f"{path.name}, line {reader.line_num + 1}"
             try:
+                if names is None:
+                    names = reader.fieldnames or ()
+                    continue
                 fields = next(reader, None)
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DataError(f"{where}: not CSV ({error})") from None
             if fields is None:
                 return
             if None in fields or None in fields.values():
-                n_names = len(reader.fieldnames or ())
-                raise DataError(f"{where}: another number of cells than the {n_names} names in the first line")
+                raise DataError(f"{where}: another number of cells than the {len(names)} names in the first line")
             yield Row(where, fields)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fedlpp_cli.quiet import quiet_libraries
+
 WORDS = ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op")
 LABELS = ("first", "second", "third")
 _SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -31,10 +33,7 @@ def make_model(folder: Path, kind: str, *, seed: int = 0) -> Path:
         RobertaConfig,
         RobertaForMaskedLM,
     )
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(seed)
     match kind:
@@ -50,8 +49,9 @@ def make_model(folder: Path, kind: str, *, seed: int = 0) -> Path:
         case "roberta":
             config = RobertaConfig(vocab_size=_VOCABULARY, max_position_embeddings=66, **_SIZES, **special)
             model = RobertaForMaskedLM(config)
-    model.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    with quiet_libraries():
+        model.save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
     return folder
 
 

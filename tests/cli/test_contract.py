@@ -1,0 +1,202 @@
+"""What scripts may rely on: exit codes, what goes to stdout, the JSON envelope."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.parties import Federation
+
+from fedlpp_cli.cli.app import app
+from fedlpp_cli.version import __version__
+
+COMMANDS = (
+    "init", "import", "quantize", "pack", "client-train", "aggregate", "evaluate", "export", "inspect", "verify",
+    "status", "log",
+)  # fmt: skip
+# The keys of `data` for each command: more may come, none may go.
+_MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
+DATA_KEYS = {
+    "init": _MASTER,
+    "import": _MASTER,
+    "quantize": "path sha256 federation round quantize n_parameters n_bytes bits_per_parameter base",
+    "pack": "path sha256 federation round client train n_files n_bytes",
+    "client-train": "path sha256 federation round client train n_examples n_cut n_steps n_parameters n_bytes metrics",
+    "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients",
+    "evaluate": "path rows n_examples n_cut data gap",
+    "export": "path format round n_bytes",
+    "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
+    "verify": "artifacts missing",
+    "status": "path federation round n_finished has_master has_proxy has_package updates missing next",
+    "log": "path federation rounds",
+}
+
+
+@pytest.fixture
+def fedlpp(runner):
+    def run(*arguments):
+        return runner.invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def calls(played, llama, tmp_path):
+    """Command to arguments of a call that succeeds; made one after the other they are a round."""
+    run, out = played.folder, tmp_path / "out"
+    return {
+        "init": ["--base", llama, "--max-length", 32, "--out", out / "master.safetensors"],
+        "quantize": [run / "round-0000" / "master.safetensors", "--out", out / "proxy.safetensors"],
+        "pack": [played.proxy(0), "--steps", 2, "--out", out / "package"],
+        "client-train": [
+            played.package(0), "--base", llama, "--client", "c", "--data", played.data("a"), "--device", "cpu",
+            "--out", out / "c.safetensors",
+        ],
+        "aggregate": [
+            played.master(0), *played.updates(0), "--package", played.package(0), "--out", out / "next.safetensors",
+        ],
+        "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
+        "export": [played.master(1), "--out", out / "peft"],
+        "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
+        "inspect": [played.package(0)],
+        "verify": [run],
+        "status": [run],
+        "log": [run],
+    }  # fmt: skip
+
+
+def test_every_command_succeeds_in_text_in_json_and_quietly(fedlpp, calls):
+    assert set(calls) == set(COMMANDS)
+    for command, arguments in calls.items():
+        force = ["--force"] if "--out" in map(str, arguments) else []
+        text = fedlpp(command, *arguments)
+        quiet = fedlpp(command, *arguments, "--quiet", *force)
+        found = fedlpp(command, *arguments, "--json", *force)
+        assert (text.exit_code, quiet.exit_code, found.exit_code) == (0, 0, 0), (command, text.stderr, found.stderr)
+        assert (text.stderr, quiet.stderr, found.stderr) == ("", "", "")
+        envelope = json.loads(found.stdout)
+        assert set(envelope) == {"envelope", "command", "status", "data"}
+        assert (envelope["envelope"], envelope["command"], envelope["status"]) == (1, command, "success")
+        assert set(envelope["data"]) >= set(DATA_KEYS[command].split())
+        if force:
+            path = str(arguments[arguments.index("--out") + 1])
+            assert text.stdout.rstrip().splitlines()[-1] == path
+            assert quiet.stdout == path + "\n"
+        else:
+            assert quiet.stdout == ""
+
+
+def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llama, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": 3}\n')
+    (tmp_path / "there").write_text("")
+    (tmp_path / "odd.toml").write_text("[train]\nstep = 3\n")
+    out = ["--out", tmp_path / "out.safetensors"]
+    train = ["client-train", played.package(0), "--client", "c", "--base", llama]
+    cases = [
+        (2, "usage", ["pack"]),
+        (2, "usage", ["quantize", played.master(0), "--bits", "7", *out]),
+        (2, "usage", ["init", *out]),
+        (2, "usage", ["inspect", "s3://bucket/file"]),
+        (3, "input", ["inspect", tmp_path / "gone"]),
+        (3, "settings", ["pack", played.proxy(0), "-f", tmp_path / "odd.toml", *out]),
+        (3, "settings", ["quantize", played.master(0), "--block", "0", *out]),
+        (3, "data", [*train, "--data", tmp_path / "bad.jsonl", *out]),
+        (3, "model", ["client-train", played.package(0), "--client", "c", "--base", tmp_path, "--data", "x", *out]),
+        (4, "artifact", ["inspect", tmp_path / "there"]),
+        (5, "lineage", ["quantize", played.proxy(0), *out]),
+        (7, "secrecy", ["pack", played.master(0), *out]),
+        (7, "secrecy", ["init", "--base", llama, "--out", "hf://org/repo/master.safetensors"]),
+        (8, "output-exists", ["quantize", played.master(0), "--out", tmp_path / "there"]),
+    ]
+    for code, name, arguments in cases:
+        text, found = fedlpp(*arguments), fedlpp(*arguments, "--json")
+        assert (text.exit_code, found.exit_code) == (code, code), (arguments, text.stderr, found.stderr)
+        assert "Traceback" not in text.stderr + found.stderr
+        envelope = json.loads(found.stdout)
+        assert set(envelope) == {"envelope", "command", "status", "error"}
+        assert (envelope["status"], envelope["error"]["code"], envelope["error"]["exit_code"]) == ("error", name, code)
+        assert set(envelope["error"]) == {"code", "message", "hint", "exit_code"}
+        if name != "usage":
+            assert text.stdout == ""
+            assert text.stderr.startswith("error: ")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(fedlpp, command):
+    result = fedlpp(command, "--help")
+    assert result.exit_code == 0
+    assert f"fedlpp {command} " in result.stdout
+    assert "--json" in result.stdout
+
+
+def test_the_commands_are_these_and_no_others(fedlpp):
+    shown = fedlpp("--help").stdout
+    assert all(f" {command} " in shown for command in COMMANDS)
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+
+
+def test_the_version_is_told(fedlpp):
+    assert fedlpp("--version").stdout == f"fedlpp {__version__}\n"
+
+
+def test_a_bug_of_ours_is_one_line_and_its_traceback_is_for_those_who_ask(fedlpp, monkeypatch, played):
+    def broken(*_, **__):
+        raise KeyError("oops")
+
+    monkeypatch.setattr("fedlpp_cli.steps.inspect.inspect", broken)
+    result = fedlpp("inspect", played.master(0))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: internal error: KeyError: 'oops'" in result.stderr
+    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("FEDLPP_DEBUG", "1")
+    assert "Traceback" in fedlpp("inspect", played.master(0)).stderr
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(fedlpp, monkeypatch, played, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedlpp_cli.steps.quantize.quantize_tensor", interrupted)
+    result = fedlpp("quantize", played.master(0), "--out", tmp_path / "proxy.safetensors")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert list(tmp_path.glob("[!.]*")) == []
+    assert list(tmp_path.glob(".*draft*")) == []
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal(fedlpp, tmp_path):
+    name = tmp_path / "evil\x1b[2J\u202e.safetensors"
+    result = fedlpp("inspect", name)
+    assert "\x1b" not in result.stderr
+    assert "\u202e" not in result.stderr
+    assert "\\x1b[2J" in result.stderr
+
+
+def test_markup_in_a_name_is_shown_as_it_is(fedlpp, tmp_path):
+    assert "[red]x[/red]" in fedlpp("inspect", f"{tmp_path}/[red]x[/red]").stderr
+
+
+def test_settings_come_from_options_then_the_file_then_defaults(fedlpp, played, tmp_path):
+    (tmp_path / "f.toml").write_text('[quantize]\nbits = "4"\nblock = 32\n')
+    call = ["quantize", played.master(0), "-f", tmp_path / "f.toml", "--bits", "2", "--dry-run", "--json"]
+    found = json.loads(fedlpp(*call, "--out", tmp_path / "p").stdout)["data"]["quantize"]
+    assert (found["bits"], found["block"], found["scale"]) == ("2", 32, "fp16")
+
+
+def test_the_installed_program_runs(played):
+    result = subprocess.run(
+        [sys.executable, "-m", "fedlpp_cli", "log", str(played.folder), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(result.stdout)["data"]["rounds"][0]["clients"] == ["a", "b"]
+
+
+def test_a_federation_of_another_shape_reads_well(fedlpp, gpt2, tmp_path):
+    federation = Federation(tmp_path / "run", gpt2, clients=("north", "south"))
+    federation.play(1)
+    shown = fedlpp("log", federation.folder).stdout
+    assert "round-" not in shown.splitlines()[0]
+    assert [line.split()[0] for line in shown.splitlines() if line.strip()[:1].isdigit()] == ["0", "1"]

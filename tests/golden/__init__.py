@@ -1,0 +1,1 @@
+"""Artifacts of every released format, and how they were made."""

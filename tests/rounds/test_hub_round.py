@@ -1,0 +1,58 @@
+"""A round whose package and updates travel through the Hub is the round that is played in a folder."""
+
+import pytest
+from support.hub_client import use_hub, use_token
+from support.hub_server import HubServer
+
+from fedlpp_cli import aggregate, client_train, log, pack, status, verify
+from fedlpp_cli.artifact.digest import sha256_of_file
+from fedlpp_cli.errors import HubError
+
+RUN = "hf://acme/federation"
+PACKAGE = f"{RUN}/round-0000/package"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    # Client a belongs to the owner's organization, client b may read there and no more.
+    with HubServer(tokens={"hf_owner": "acme", "hf_a": "acme", "hf_b": "b"}) as server:
+        use_hub(monkeypatch, server, tmp_path / "home")
+        yield server
+
+
+def test_a_round_through_the_hub_ends_in_the_same_master(hub, played, monkeypatch, tmp_path):
+    def be(token):
+        """Another party, on another machine."""
+        use_token(monkeypatch, token)
+        monkeypatch.setenv("FEDLPP_CACHE", str(tmp_path / token))
+
+    def train(client, out):
+        data = played.data(client)
+        return client_train(PACKAGE, client=client, data=data, out=out, base=played.base, device="cpu")
+
+    be("hf_owner")
+    sent = pack(played.proxy(0), out=PACKAGE, train=played.train)
+    hub.repo("acme/federation").readers.add("b")
+    be("hf_a")
+    first = train("a", f"{RUN}/round-0000/updates/a.safetensors")
+    be("hf_b")
+    with pytest.raises(HubError, match=r"the Hub answers 403 .*rights to write"):
+        train("b", f"{RUN}/round-0000/updates/b.safetensors")
+    second = train("b", "hf://b/updates/round-0000.safetensors")
+    assert hub.repo("b/updates").private
+    hub.repo("b/updates").readers.add("acme")
+
+    be("hf_owner")
+    out = tmp_path / "round-0001" / "master.safetensors"
+    result = aggregate(played.master(0), [second.path, first.path], packages=[PACKAGE], out=out)
+    assert result.sha256 == sha256_of_file(out) == sha256_of_file(played.master(1))
+    assert [update.sha256 for update in (first, second)] == [
+        sha256_of_file(played.update(0, client)) for client in ("a", "b")
+    ]
+    assert sent.path == f"{PACKAGE.replace('federation', 'federation@' + hub.commits('acme/federation')[1][0])}"
+    titles = [title for _, title in hub.commits("acme/federation")]
+    assert titles == ["Update of a, round 0", "Package of round 0", "initial commit"]
+    assert verify([played.master(0), PACKAGE, first.path, second.path, out]).missing == 0
+    assert status(RUN, clients=["a", "b"]).missing == ("b",)
+    [entry] = log(RUN).rounds
+    assert (entry.package, entry.clients, entry.bytes_up) == (sent.sha256, ("a",), played.update(0, "a").stat().st_size)

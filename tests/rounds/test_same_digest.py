@@ -1,0 +1,131 @@
+"""One federation, played in several ways, ends in one master: by Python calls, by single commands, by make."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.forge import sha256_of
+from support.parties import Federation
+
+from fedlpp_cli import verify
+
+ROOT = Path(__file__).parents[2]
+FEDLPP = f"{sys.executable} -m fedlpp_cli"
+SETTINGS = """
+name = "made"
+seed = 7
+base = "{base}"
+
+[task]
+max_length = 32
+
+[lora]
+rank = 4
+
+[train]
+steps = 3
+batch_size = 4
+learning_rate = 1e-2
+
+[clients]
+a = "data/a.jsonl"
+b = "data/b.jsonl"
+"""
+
+
+def run(*arguments, **options):
+    return subprocess.run([str(one) for one in arguments], capture_output=True, text=True, check=True, **options).stdout
+
+
+def make(federation, *goals, fedlpp=FEDLPP, n_rounds=1, check=True):
+    (federation.folder / "federation.toml").write_text(SETTINGS.format(base=federation.base))
+    return subprocess.run(
+        [
+            "make", "-f", str(ROOT / "mk" / "federate.mk"), "federate", f"FEDLPP={fedlpp}", f"ROUNDS={n_rounds}",
+            "CLIENTS=a b", f"FEDERATION={federation.folder / 'federation.toml'}", f"RUNS={federation.folder / 'runs'}",
+            "NAME=made", *goals,
+        ],
+        capture_output=True, text=True, check=check, cwd=ROOT, env={**os.environ, "MAKEFLAGS": ""},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def federation(llama, tmp_path):
+    return Federation(tmp_path, llama)
+
+
+@pytest.mark.slow
+def test_single_commands_and_make_end_in_the_master_of_the_python_calls(federation, played):
+    """The clients' part once as a process of its own, once in two processes side by side."""
+    f, r = federation, federation.round(0)
+    fedlpp = [sys.executable, "-m", "fedlpp_cli"]
+    run(*fedlpp, "init", "--base", f.base, "--max-length", 32, "--rank", 4, "--seed", 7, "--out", f.master(0))
+    run(*fedlpp, "quantize", f.master(0), "--out", f.proxy(0))
+    recipe = ["--steps", 3, "--batch-size", 4, "--learning-rate", "1e-2"]
+    run(*fedlpp, "pack", f.proxy(0), *recipe, "--out", f.package(0))
+    for client in ("a", "b"):
+        run(
+            *fedlpp, "client-train", f.package(0), "--client", client, "--base", f.base, "--data", f.data(client),
+            "--device", "cpu", "--out", f.update(0, client),
+        )  # fmt: skip
+    run(*fedlpp, "aggregate", f.master(0), *f.updates(0), "--package", r / "package", "--out", f.master(1))
+    make(f, "-j2")
+    made = f.folder / "runs" / "made" / "round-0001" / "master.safetensors"
+    assert sha256_of(f.master(1)) == sha256_of(played.master(1)) == sha256_of(made)
+
+
+def test_the_same_calls_end_in_the_same_master_again(federation, played):
+    assert federation.play(1).sha256 == sha256_of(played.master(1))
+
+
+def test_several_rounds_make_one_sound_chain(federation):
+    federation.play(3)
+    result = verify([federation.folder], complete=True)
+    assert sum(one.kind == "master" for one in result.artifacts) == 4
+
+
+COUNTING = """#!/bin/sh
+echo "$1 $*" >> {log}
+if [ "$1" = client-train ] && [ -e {trap} ]; then
+  case "$*" in *updates/b.safetensors*) rm {trap}; exit 1;; esac
+fi
+exec {fedlpp} "$@"
+"""
+
+
+@pytest.mark.slow
+def test_make_goes_on_where_it_stopped_and_trains_no_finished_client_twice(federation, tmp_path):
+    log, trap, wrapper = tmp_path / "calls", tmp_path / "trap", tmp_path / "fedlpp.sh"
+    wrapper.write_text(COUNTING.format(log=log, trap=trap, fedlpp=FEDLPP))
+    wrapper.chmod(0o755)
+    trap.touch()
+    assert make(federation, fedlpp=wrapper, check=False).returncode != 0
+    update = federation.folder / "runs" / "made" / "round-0000" / "updates" / "a.safetensors"
+    before = update.stat()
+    # Whatever the clocks say, what is there is done.
+    os.utime(federation.folder / "runs" / "made" / "round-0000" / "package" / "manifest.json")
+    make(federation, fedlpp=wrapper)
+    assert update.stat() == before
+    calls = [line.split()[0] for line in log.read_text().splitlines()]
+    assert {name: calls.count(name) for name in calls} == {
+        "init": 1, "quantize": 1, "pack": 1, "client-train": 3, "aggregate": 1,
+    }  # fmt: skip
+    assert "Nothing to be done" in make(federation, fedlpp=wrapper).stdout
+
+
+def test_make_says_what_is_missing(federation):
+    result = subprocess.run(
+        ["make", "-f", str(ROOT / "mk" / "federate.mk"), "federate"], capture_output=True, text=True, check=False,
+        env={**os.environ, "MAKEFLAGS": ""},
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "CLIENTS is missing" in result.stderr
+
+
+def test_a_hundred_rounds_are_planned_at_once(federation):
+    """Implicit rules once made this take exponential time."""
+    plan = make(federation, "-n", n_rounds=100).stdout
+    assert plan.count("client-train") == 200
+    assert plan.count("aggregate") == 100

@@ -1,0 +1,226 @@
+"""A base that clients only see as a 4-bit copy."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.forge import header_of
+from support.parties import Federation
+from support.tiny import label_rows, write_jsonl
+
+from fedlpp_cli import evaluate, inspect, pack, quantize
+from fedlpp_cli.artifact.folder import open_folder
+from fedlpp_cli.artifact.tensor_header import read_infos
+from fedlpp_cli.errors import ArtifactError, LineageError, UsageError
+from fedlpp_cli.models.foreign_base import check_foreign_base
+from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.records.headers import BaseHeader
+from fedlpp_cli.records.specs import BaseQuantSpec, TaskSpec
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory, llama):
+    federation = Federation(tmp_path_factory.mktemp("private"), llama, private_base=True)
+    federation.play(1)
+    return federation
+
+
+def test_a_round_runs_without_the_true_base_on_the_clients_side(private):
+    assert header_of(private.master(1)).round == 1
+    assert (private.package(0) / "base" / "model.safetensors").exists()
+
+
+def test_plain_transformers_opens_the_quantized_base_with_the_same_logits(private):
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    ours = AutoModelForCausalLM.from_pretrained(private.folder / "base", device_map={"": "cpu"})
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    theirs = AutoModelForCausalLM.from_pretrained(
+        private.base, quantization_config=config, dtype=torch.bfloat16, device_map={"": "cpu"}
+    )
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.equal(ours.train()(ids).logits, theirs.train()(ids).logits)
+
+
+def test_nothing_in_a_package_is_the_base_at_full_precision(private):
+    """Every linear weight is 4-bit; what is not is listed, in bfloat16; no true value stands in the bytes."""
+    infos = read_infos(private.package(0) / "base" / "model.safetensors")
+    listed = inspect(private.package(0)).unquantized
+    assert {infos[name].dtype for name in listed} == {"BF16"}
+    assert not any("proj" in name for name in listed)
+    content = b"".join(path.read_bytes() for path in private.package(0).rglob("*") if path.is_file())
+    for name, weight in load_file(private.base / "model.safetensors").items():
+        if name not in listed or "norm" not in name:  # norms are ones: nothing to hide
+            assert weight.reshape(-1)[-8:].contiguous().numpy().tobytes() not in content, name
+
+
+def test_clients_do_not_learn_which_model_it_is(private, llama):
+    spec = header_of(private.proxy(0)).spec.model.base
+    assert (spec.hub, spec.files) == (None, {})
+    text = (private.folder / "base" / "config.json").read_text()
+    assert str(llama) not in text
+    assert "_name_or_path" not in text
+
+
+def test_the_base_is_rounded_once_and_then_reused(private, tmp_path):
+    before = {path.name: path.read_bytes() for path in (private.folder / "base").iterdir()}
+    quantize(private.master(1), out=tmp_path / "proxy.safetensors", base_out=private.folder / "base")
+    assert {path.name: path.read_bytes() for path in (private.folder / "base").iterdir()} == before
+    with pytest.raises(LineageError, match="quantized to"):
+        quantize(
+            private.master(1),
+            out=tmp_path / "p2",
+            base_out=private.folder / "base",
+            base_spec=BaseQuantSpec(format="fp4"),
+        )
+
+
+def test_what_is_missing_is_told(private, tmp_path):
+    with pytest.raises(UsageError, match="--base-out is missing"):
+        quantize(private.master(0), out=tmp_path / "proxy")
+    with pytest.raises(UsageError, match="--base is missing"):
+        quantize(private.master(0), out=tmp_path / "proxy", base_out=tmp_path / "base")
+    with pytest.raises(UsageError, match="--base-artifact is missing"):
+        pack(private.proxy(0), out=tmp_path / "package")
+
+
+def test_the_base_of_another_federation_is_refused(private, llama, tmp_path):
+    other = Federation(tmp_path / "other", llama, private_base=True, task=TaskSpec(max_length=16))
+    other.init()
+    with pytest.raises(LineageError, match="of another federation"):
+        quantize(other.master(0), out=other.proxy(0), base_out=private.folder / "base")
+    other.send(0)
+    with pytest.raises(LineageError, match="its base is"):
+        pack(other.proxy(0), out=tmp_path / "package", base_artifact=private.folder / "base")
+
+
+@pytest.mark.parametrize("spec", [BaseQuantSpec(format="fp4"), BaseQuantSpec(double=False)])
+def test_other_formats_open_too(private, tmp_path, spec):
+    quantize(private.master(0), out=tmp_path / "proxy", base=private.base, base_out=tmp_path / "base", base_spec=spec)
+    base = open_folder(tmp_path / "base", BaseHeader)
+    check_foreign_base(base)
+    assert open_model(base.path, private.task).new_parameters == ()
+
+
+def test_evaluate_scores_the_proxy_on_the_rounded_base(private):
+    data = private.data("b")
+    rounded = evaluate(
+        [private.master(1)], data=data, base=private.base, base_artifact=private.folder / "base", device="cpu"
+    )
+    on_the_fly = evaluate([private.master(1)], data=data, base=private.base, device="cpu")
+    packaged = evaluate([private.package(0)], data=data, device="cpu")
+    assert [row.model for row in rounded.rows] == ["base", "proxy", "central"]
+    assert [row.scores for row in rounded.rows] == [row.scores for row in on_the_fly.rows]
+    assert [row.model for row in packaged.rows] == ["base", "proxy"]
+
+
+def test_a_classifier_with_a_private_base(bert, tmp_path):
+    labels = ("first", "second", "third")
+    federation = Federation(
+        tmp_path / "run", bert, private_base=True, task=TaskSpec(kind="seq-cls", max_length=16, labels=labels)
+    )
+    for number, client in enumerate(federation.clients):
+        write_jsonl(federation.data(client), label_rows(12, seed=number))
+    federation.play(1)
+    assert header_of(federation.master(1)).spec.model.lora.modules_to_save == ("classifier",)
+    listed = inspect(federation.folder / "base").unquantized
+    assert not any(name.startswith("classifier") for name in listed)
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def rename_tensor(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def weight_state(tensors):
+    return next(name for name in tensors if "quant_state" in name)
+
+
+def change_state(path, **fields):
+    def change(tensors):
+        name = weight_state(tensors)
+        state = json.loads(bytes(tensors[name].tolist()))
+        tensors[name] = torch.tensor(list(json.dumps({**state, **fields}).encode()), dtype=torch.uint8)
+
+    rename_tensor(path, change)
+
+
+def cut(part):
+    def change(tensors):
+        name = weight_state(tensors).partition(".quant_state")[0] + part
+        tensors[name] = tensors[name].reshape(-1)[:-1].contiguous()
+
+    return change
+
+
+ATTACKS = {
+    "code of its own": lambda f: change_json(f / "config.json", lambda c: c.update(auto_map={"AutoModel": "x.Y"})),
+    "code of its own, nested": lambda f: change_json(
+        f / "config.json", lambda c: c.update(sub={"auto_map": {"AutoModel": "x.Y"}})
+    ),
+    "a private key": lambda f: change_json(
+        f / "config.json", lambda c: c.update(_attn_implementation_internal="org/kernel")
+    ),
+    "trust": lambda f: change_json(f / "config.json", lambda c: c.update(trust_remote_code=True)),
+    "another architecture": lambda f: change_json(f / "config.json", lambda c: c.update(model_type="gpt2")),
+    "another quantizer": lambda f: change_json(
+        f / "config.json", lambda c: c["quantization_config"].update(quant_method="gptq")
+    ),
+    "a tokenizer with code": lambda f: change_json(f / "tokenizer_config.json", lambda c: c.update(auto_map={})),
+    "a shape beyond the weights": lambda f: change_state(f / "model.safetensors", shape=[1024, 1024]),
+    "a shape of nonsense": lambda f: change_state(f / "model.safetensors", shape=[-1, 4]),
+    "another block size": lambda f: change_state(f / "model.safetensors", blocksize=4096),
+    "another dtype": lambda f: change_state(f / "model.safetensors", dtype="load"),
+    "more fields": lambda f: change_state(f / "model.safetensors", hook="x"),
+    "too few scales": lambda f: rename_tensor(f / "model.safetensors", cut(".absmax")),
+    "too few weights": lambda f: rename_tensor(f / "model.safetensors", cut("")),
+    "a tensor that nobody listed": lambda f: rename_tensor(
+        f / "model.safetensors", lambda t: t.update(extra=torch.zeros(3))
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_hostile_base_is_refused_before_transformers_sees_it(private, tmp_path, attack):
+    """The digests are made right again: this is what an owner with bad intentions could send."""
+    from msgspec.structs import replace
+
+    from fedlpp_cli.artifact.digest import sha256_of_file
+    from fedlpp_cli.records.headers import encode_header
+
+    folder = shutil.copytree(private.folder / "base", tmp_path / "base")
+    header = open_folder(folder, BaseHeader).header
+    ATTACKS[attack](folder)
+    files = tuple(
+        replace(entry, size=(folder / entry.name).stat().st_size, sha256=sha256_of_file(folder / entry.name))
+        for entry in header.files
+    )
+    (folder / "manifest.json").write_bytes(encode_header(replace(header, files=files)))
+    with pytest.raises(ArtifactError):
+        check_foreign_base(open_folder(folder, BaseHeader))
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "pytorch_model.bin", "custom_generate"])
+def test_files_that_do_not_belong_are_refused(private, tmp_path, name):
+    from msgspec.structs import replace
+
+    from fedlpp_cli.artifact.digest import sha256_of_bytes
+    from fedlpp_cli.records.headers import FileEntry, encode_header
+
+    folder = shutil.copytree(private.folder / "base", tmp_path / "base")
+    (folder / name).write_bytes(b"x")
+    header = open_folder(private.folder / "base", BaseHeader).header
+    entry = FileEntry(name=name, size=1, sha256=sha256_of_bytes(b"x"))
+    (folder / "manifest.json").write_bytes(encode_header(replace(header, files=(*header.files, entry))))
+    with pytest.raises(ArtifactError, match="does not belong to a quantized base"):
+        check_foreign_base(open_folder(folder, BaseHeader))
