@@ -1,6 +1,6 @@
 """Train the demo's base model: a byte-level BPE tokenizer and a tiny Llama, on public rows only.
 
-The folder it makes opens with ``AutoModelForCausalLM`` and ``AutoTokenizer``. It is written beside its place
+The folder it makes opens with `AutoModelForCausalLM` and `AutoTokenizer`. It is written beside its place
 and renamed at the end. Equal inputs give equal bytes on the same machine with the same number of threads.
 """
 
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 
 PAD, EOS = "<pad>", "<eos>"
 VOCABULARY = 1024
+HIDDEN = 128
 BATCH = 32
 PEAK_RATE = 3e-3
 WARMUP = 30  # steps
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of ``texts``: any other text splits into pieces, none is unknown."""
+    """A byte-level BPE tokenizer of `texts`: any other text splits into pieces, none is unknown."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -48,7 +50,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=int(os.environ.get("V","1536")), special_tokens=[PAD, EOS], initial_alphabet=sorted(alphabet), show_progress=False
+        vocab_size=VOCABULARY, special_tokens=[PAD, EOS], initial_alphabet=sorted(alphabet), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
@@ -56,17 +58,17 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, hidden: int = 128) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A Llama of four small layers with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=hidden * 8 // 3 // 32 * 32,
+        hidden_size=HIDDEN,
+        intermediate_size=3 * HIDDEN,
         num_hidden_layers=4,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32,
+        num_attention_heads=HIDDEN // 32,
+        num_key_value_heads=HIDDEN // 32,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -86,7 +88,7 @@ def batches(rows: list[list[int]], rng: random.Random) -> Iterator[list[list[int
 
 
 def padded(rows: list[list[int]], filler: int) -> torch.Tensor:
-    """``rows`` as one tensor, filled up on the right."""
+    """`rows` as one tensor, filled up on the right."""
     import torch
 
     width = max(map(len, rows))
@@ -94,7 +96,7 @@ def padded(rows: list[list[int]], filler: int) -> torch.Tensor:
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate at ``step``: a short warm-up, then a cosine down to a twentieth."""
+    """The learning rate at `step`: a short warm-up, then a cosine down to a twentieth."""
     fall = 0.525 + 0.475 * math.cos(math.pi * step / steps)
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP) * fall
 
@@ -102,7 +104,7 @@ def rate(step: int, steps: int) -> float:
 def train(
     model: LlamaForCausalLM, rows: list[list[int]], steps: int, seed: int, told: Callable[[int, float], None]
 ) -> None:
-    """Train on every token of the rows; ``told`` hears of each step and its loss."""
+    """Train on every token of the rows; `told` hears of each step and its loss."""
     import torch
 
     pad = model.config.pad_token_id
@@ -142,7 +144,7 @@ def progress(steps: int) -> Iterator[Callable[[int, float], None]]:
 
 @contextlib.contextmanager
 def put_in_place(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write into; it takes the place of ``out`` if nothing goes wrong."""
+    """A folder beside `out` to write into; it takes the place of `out` if nothing goes wrong."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -160,10 +162,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", type=Path, required=True, help="public.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; replaced if it exists")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--vocab", type=int, default=1536)
     arguments = parser.parse_args()
     import torch
 
@@ -173,7 +173,7 @@ def main() -> None:
     texts = [row["prompt"] + row["completion"] for row in map(json.loads, lines)]
     tokenizer = train_tokenizer(texts)
     rows = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
-    model = new_model(tokenizer, arguments.hidden)
+    model = new_model(tokenizer)
     losses: list[float] = []
     with put_in_place(arguments.out) as draft, progress(arguments.steps) as told:
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from fedlpp_cli.cli.screen import open_screen
+from fedlpp_cli.cli.screen import Screen, on_screen
 from fedlpp_cli.errors import FedlppError, UsageError
 from fedlpp_cli.records.record import Record
 
@@ -52,9 +52,8 @@ class FedlppGroup(TyperGroup):
             return super().invoke(ctx)
         except _TyperUsageError as error:
             if ctx.obj is True:
-                name = ctx.invoked_subcommand or "fedlpp"
-                with open_screen(name, as_json=True, quiet=False) as screen:
-                    screen.show_error(UsageError(_text(error)))
+                screen = Screen(ctx.invoked_subcommand or "fedlpp", as_json=True)
+                screen.show_error(UsageError(_text(error)))
                 raise typer.Exit(UsageError.exit_code) from None
             raise
 
@@ -68,18 +67,21 @@ def command(app: typer.Typer, name: str, *, panel: str) -> Callable[[Callable[..
     def register(function: Callable[..., Record]) -> Callable[..., Record]:
         @functools.wraps(function)
         def run(json: bool, quiet: bool, **options: Any) -> None:
-            with open_screen(name, as_json=json, quiet=quiet) as screen:
-                try:
+            screen = Screen(name, as_json=json, quiet=quiet)
+            try:
+                with on_screen(screen):
                     result = function(**options)
-                except FedlppError as error:
-                    failure: FedlppError = error
-                except KeyboardInterrupt:
-                    failure = InterruptedRunError("interrupted; what was being written is not there")
-                except Exception as error:  # noqa: BLE001  # the outermost boundary: a bug must not show a user's data
-                    failure = _internal(error)
-                else:
-                    screen.show(result)
-                    return
+                screen.show(result)
+            except FedlppError as error:
+                failure: FedlppError = error
+            except BrokenPipeError:
+                raise  # `| head` has seen enough; typer ends quietly
+            except KeyboardInterrupt:
+                failure = InterruptedRunError("interrupted; what was being written is not there")
+            except Exception as error:  # noqa: BLE001  # the outermost boundary: a bug must not show a user's data
+                failure = _internal(error)
+            else:
+                return
             screen.show_error(failure)
             raise typer.Exit(failure.exit_code)
 

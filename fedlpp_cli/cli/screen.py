@@ -56,16 +56,15 @@ class Screen:
 
 
 @contextlib.contextmanager
-def open_screen(command: str, *, as_json: bool, quiet: bool) -> Iterator[Screen]:
-    """A screen for the time of a command, with bars if anybody can see them."""
-    screen = Screen(command, as_json, quiet)
+def on_screen(screen: Screen) -> Iterator[None]:
+    """Send progress to this screen in the body, as bars if anybody can see them."""
     token = _screen.set(screen)
     try:
-        if as_json or quiet or not sys.stderr.isatty():
-            yield screen
+        if screen.as_json or screen.quiet or not sys.stderr.isatty():
+            yield
         else:
             with _bars() as screen.progress:
-                yield screen
+                yield
     finally:
         _screen.reset(token)
 

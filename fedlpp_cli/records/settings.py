@@ -10,7 +10,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
+
+from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
@@ -42,13 +44,12 @@ _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DE
 
 
 class FederationFile(Record, frozen=True, kw_only=True):
-    """The file's top level. `clients` maps names to data, for pipelines where one machine plays everybody."""
+    """The file's top level."""
 
-    name: PartyName | None = None
-    seed: Count | None = None
-    base: str | None = None
-    private_base: bool | None = None
-    test_data: str | None = None
+    seed: Annotated[Count | None, Meta(description="every value drawn depends on it")] = None
+    base: Annotated[str | None, Meta(description="the base model: a folder, or hf://owner/repo")] = None
+    private_base: Annotated[bool | None, Meta(description="clients only see a quantized copy of the base")] = None
+    test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
     task: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     quantize: dict[str, Any] = {}
@@ -56,8 +57,8 @@ class FederationFile(Record, frozen=True, kw_only=True):
     train: dict[str, Any] = {}
     aggregate: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
-    columns: dict[str, str] = {}
-    clients: dict[PartyName, str] = {}
+    columns: Annotated[dict[str, str], Meta(description="field = column, where the data names them otherwise")] = {}
+    clients: Annotated[dict[PartyName, str], Meta(description="client = data, where one machine plays everybody")] = {}
 
 
 ChoiceT = TypeVar("ChoiceT")

@@ -5,14 +5,13 @@ import os
 import stat
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.artifact.tensor_header import read_infos
-from fedlpp_cli.errors import ArtifactError, FedlppError, InputError
+from fedlpp_cli.errors import ArtifactError, InputError
 from fedlpp_cli.records.headers import Header, UpdateHeader, UpdateSpec, encode_header
 from fedlpp_cli.records.specs import TrainMetrics
 
@@ -41,6 +40,11 @@ def file(header: dict, body: bytes = BODY) -> bytes:
 def with_a(**changes) -> bytes:
     """The good file with another description of its first tensor."""
     return file({**GOOD, "a": {**A, **changes}})
+
+
+def with_empty(shape: list[int]) -> bytes:
+    """The good file with one more tensor, which takes no bytes."""
+    return file({"c": {"dtype": "U8", "shape": shape, "data_offsets": [0, 0]}, **GOOD})
 
 
 def moved(start_a: int, start_b: int) -> bytes:
@@ -161,13 +165,13 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "text dimension": lambda: with_a(shape=["2"]),
     "null dimension": lambda: with_a(shape=[2, None]),
     "nested dimension": lambda: with_a(shape=[[2]]),
-    "zero dimension": lambda: with_a(shape=[0], data_offsets=[0, 0]),
-    "zero beside a huge dimension": lambda: with_a(shape=[0, 2**62], data_offsets=[0, 0]),
+    "zero dimension": lambda: with_empty(shape=[0]),
+    "zero beside a huge dimension": lambda: with_empty(shape=[0, 2**39]),
     "rank 9": lambda: with_a(shape=[2, 1, 1, 1, 1, 1, 1, 1, 1]),
-    "rank 100,000": lambda: with_a(shape=[2] + [1] * 100_000),
+    "rank 10,000": lambda: with_a(shape=[2] + [1] * 10_000),
     "dimension 2^40": lambda: with_a(shape=[2**40]),
-    "shape product that overflows to the right size": lambda: with_a(shape=[2**32, 2**31, 2]),
-    "shape product 2^64 + 2": lambda: with_a(shape=[2 * 3**3, 2**39, 2**39]),
+    "shape product 2^64, which wraps around to 0": lambda: with_empty(shape=[2**32, 2**32]),
+    "shape product 2^64 + 2, which wraps around to 2": lambda: with_a(shape=[77158673929, 239075442]),
     "dimension of 4,000 digits": lambda: spelt('"shape": [2]', f'"shape": [{"9" * 4000}]'),
     "dimension of 100,000 digits": lambda: spelt('"shape": [2]', f'"shape": [{"9" * 100_000}]'),
     "float of 100,000 digits": lambda: spelt('"shape": [2]', f'"shape": [2.{"0" * 100_000}]'),
@@ -236,37 +240,35 @@ BAD_METADATA: dict[str, Callable[[], bytes]] = {
 }
 
 
-@dataclass
-class Refusal:
-    """How an attempt to open went."""
-
-    error: FedlppError
-    peak_bytes: int
-
-
-def refusal(opener, path) -> Refusal:
-    """The one error that is allowed, and the memory that it took to find out."""
-    tracemalloc.start()
-    try:
-        with pytest.raises((ArtifactError, InputError)) as caught:
-            opener(path)
-        return Refusal(caught.value, tracemalloc.get_traced_memory()[1])
-    finally:
-        tracemalloc.stop()
-
-
 def as_artifact(path):
     return TensorFile(path, Header)
 
 
+def peak_of(call) -> int:
+    """Bytes of Python's own that a call needs at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def check_refused(path, *openers, limit=64 * MIB):
-    for opener in openers:
-        found = refusal(opener, path)
-        said = str(found.error)
+    """By every way in, in one clean sentence, within some memory."""
+
+    def refused(opener):
+        with pytest.raises((ArtifactError, InputError)) as caught:
+            opener(path)
+        said = str(caught.value)
         assert said.startswith(f"{path}: ")
         assert said.isprintable()
         assert len(said) < len(str(path)) + 500
-        assert found.peak_bytes < limit
+
+    first, *others = openers
+    assert peak_of(lambda: refused(first)) < limit
+    for opener in others:
+        refused(opener)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from fedlpp_cli import verify
 ROOT = Path(__file__).parents[2]
 FEDLPP = f"{sys.executable} -m fedlpp_cli"
 SETTINGS = """
-name = "made"
 seed = 7
 base = "{base}"
 

@@ -256,8 +256,8 @@ def test_a_folder_in_a_folder_in_a_folder_is_refused_and_not_walked_into(package
 
 @pytest.mark.parametrize(
     "names",
-    [("a", "a"), ("a", "A"), ("straße", "STRASSE"), ("base/x", "BASE/x"), ("base/x", "base/X")],
-    ids=["equal", "case", "folded", "case of a folder", "case in a folder"],
+    [("a", "a"), ("a", "A"), ("base/x", "BASE/x"), ("base/x", "base/X")],
+    ids=["equal", "case", "case of a folder", "case in a folder"],
 )
 def test_names_that_some_systems_take_for_one_are_refused(package, names):
     def list_both(plain):
@@ -267,7 +267,7 @@ def test_names_that_some_systems_take_for_one_are_refused(package, names):
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_bytes(b"x")
     rewrite(package, list_both)
-    check_refused(package, match="listed twice|name")
+    check_refused(package, match="listed twice")
 
 
 @pytest.mark.parametrize(

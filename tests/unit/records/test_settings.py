@@ -74,7 +74,6 @@ def test_an_unknown_name_is_found_when_the_file_is_read(settings_of, text, messa
     [
         ("seed = -1", "seed"),
         ('seed = "1"', "seed"),
-        ('name = "A B"', "name"),
         ('private_base = "yes"', "private_base"),
         ("base = 1", "base"),
         ("train = 1", "train"),

@@ -1,0 +1,159 @@
+"""Write what follows from the code: JSON schemas of artifacts, and the reference pages.
+
+python tools/generate.py           rewrite the files
+python tools/generate.py --check   say which are stale, exit 1 if any
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer.main
+
+from fedlpp_cli import errors
+from fedlpp_cli.cli import boundary
+from fedlpp_cli.cli.app import app
+from fedlpp_cli.records.headers import FORMAT, HEADERS
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.settings import SECTIONS, FederationFile
+from fedlpp_cli.records.specs import TrainSpec
+
+ROOT = Path(__file__).parents[1]
+NOTE = "<!-- made by tools/generate.py (`make format`); edit the code, not this page -->\n\n"
+
+
+def render() -> dict[Path, str]:
+    """Path to text of every generated file."""
+    files = {ROOT / "artifacts" / "schema" / f"{kind}.schema.json": schema(kind) for kind in HEADERS}
+    reference = ROOT / "docs" / "reference"
+    return {
+        **files,
+        reference / "commands.md": commands_page(),
+        reference / "exit-codes.md": exit_codes_page(),
+        reference / "federation-file.md": federation_file_page(),
+    }
+
+
+def schema(kind: str) -> str:
+    """JSON schema of a header."""
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"fedlpp {kind}, format {FORMAT}",
+        **msgspec.json.schema(HEADERS[kind]),
+    }
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def commands_page() -> str:
+    """Every command: what it does, examples, arguments, options."""
+    root: Any = typer.main.get_command(app)
+    parts = [NOTE + "# Commands\n\n" + "\n".join(f"- [`{name}`](#{name})" for name in root.commands) + "\n"]
+    for name, command in root.commands.items():
+        text = inspect.cleandoc(command.help or "")
+        prose = [line for line in text.splitlines() if not line.startswith(("fedlpp ", "    "))]
+        examples = [line for line in text.splitlines() if line.startswith(("fedlpp ", "    "))]
+        parts.append(f"## {name}\n\n" + "\n".join(prose).strip() + "\n")
+        parts.append("```sh\n" + "\n".join(examples) + "\n```\n")
+        rows = [_parameter_row(parameter) for parameter in command.params if parameter.name != "help"]
+        parts.append("| | | default |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def exit_codes_page() -> str:
+    """Exit codes and the names that stand in `error.code` of `--json`."""
+    families = [*vars(errors).values(), *vars(boundary).values()]
+    found = {one for one in families if isinstance(one, type) and issubclass(one, errors.FedlppError)}
+    found.remove(errors.FedlppError)
+    rows = [
+        f"| {one.exit_code} | `{one.code}` | {inspect.cleandoc(one.__doc__ or '').partition(chr(10))[0]} |"
+        for one in sorted(found, key=lambda one: (one.exit_code, one.code))
+    ]
+    return (
+        NOTE + "# Exit codes\n\n"
+        "0 is success. Everything else is one line on stderr, with `--json` also an envelope on stdout whose\n"
+        "`error.code` is the name below. Codes and names keep their meaning; new ones may come.\n\n"
+        "| exit code | `error.code` | what happened |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def federation_file_page() -> str:
+    """Sections and fields of federation.toml."""
+    parts = [
+        NOTE + "# The federation file\n\n"
+        "`--federation FILE` gives a command its settings in TOML. Options win over the file, the file over defaults.\n"
+        "Paths are relative to the file. An unknown name anywhere is an error.\n",
+        "## Top level\n",
+        _field_table(FederationFile, leave_out=set(SECTIONS)),
+    ]
+    for name, spec in SECTIONS.items():
+        doc = inspect.cleandoc(spec.__doc__ or "")
+        parts += [f"## [{name}]\n", doc + "\n", _field_table(spec)]
+    return "\n".join(parts)
+
+
+def _parameter_row(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *getattr(parameter, "secondary_opts", ())))
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.metavar or parameter.name.upper()}`"
+    shown = getattr(parameter, "show_default", None)
+    default = "required" if parameter.required else shown if isinstance(shown, str) else ""
+    if not default and shown and parameter.default not in (None, False):
+        default = str(parameter.default)
+    return f"| {names} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"
+
+
+def _field_table(spec: type[Record], leave_out: Collection[str] = ()) -> str:
+    rows = []
+    for field in msgspec.structs.fields(spec):
+        if field.name in leave_out:
+            continue
+        schema = msgspec.json.schema(spec)["$defs"][spec.__name__]["properties"][field.name]
+        about = schema.get("description", _default_text(spec, field))
+        rows.append(f"| `{field.name}` | {_type_text(schema)} | {about} |")
+    last = "meaning" if spec is FederationFile else "default"
+    return f"| field | values | {last} |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _type_text(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type_text(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(json.dumps(value) for value in schema["enum"])
+    text = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}.get(
+        schema.get("type", ""), "list" if schema.get("type") == "array" else "table"
+    )
+    bounds = [
+        f"{sign} {schema[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in schema and abs(schema[key]) < 2**53
+    ]
+    return " ".join([text, *bounds])
+
+
+def _default_text(spec: type[Record], field: Any) -> str:
+    if field.default is msgspec.NODEFAULT:
+        return ""
+    default = 100 if (spec, field.name) == (TrainSpec, "steps") else field.default
+    return "" if default is None else f"`{json.dumps(default)}`"
+
+
+def main() -> int:
+    """Write, or check."""
+    stale = [path for path, text in render().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: make format")
+        return 1 if stale else 0
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render()[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
