@@ -5,8 +5,8 @@ from the tables in `topics/` and a seeded generator: equal seeds give equal byte
 
 A topic is a file. Its first line names the record's keys. `key = a; b; c` lists a key's values; a table with slashes
 gives several keys values that go together; `> ` starts a sentence. A value `left=right` shows its left side in the
-record and its right side in the sentence. A tag such as `<noun>`, `<name 2>` or `<3-20>` is drawn from `topics/words.txt` or
-made up, and stands for the same text throughout one row.
+record and its right side in the sentence. A tag such as `<noun>`, `<name 2>` or `<3-20>` is drawn from
+`topics/words.txt` or made up, and stands for the same text throughout one row.
 """
 
 import argparse

