@@ -166,7 +166,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # its bar of one file says nothing
     began = time.monotonic()
     torch.manual_seed(arguments.seed)
     lines = arguments.text.read_text(encoding="utf-8").splitlines()

@@ -50,7 +50,7 @@ def _defaults(spec: type[Record]) -> Record:
 
 
 # What is read and written
-MasterArg = Annotated[str, typer.Argument(metavar="MASTER", help="The open round's master.", show_default=False)]
+MasterArg = Annotated[str, typer.Argument(metavar="MASTER", help="The owner's master of a round.", show_default=False)]
 OutOpt = Annotated[
     str, typer.Option("--out", "-o", metavar="REF", help="Where the output goes: a path, or hf://owner/repo/path.")
 ]

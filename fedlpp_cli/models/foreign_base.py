@@ -7,12 +7,14 @@ because transformers and bitsandbytes act on them (`auto_map`, private configura
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fedlpp_cli.artifact.folder import FolderArtifact
+from fedlpp_cli.artifact.regular import open_regular, read_regular
 from fedlpp_cli.artifact.tensor_header import TensorInfo, read_infos
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES
@@ -139,15 +141,16 @@ def _check_quantized(
 def _read_state(path: Path, info: TensorInfo) -> dict[str, Any]:
     if info.n_bytes > 2**16:
         raise ArtifactError(f"{path}: {info.name} is too large")
-    with path.open("rb") as stream:
+    with os.fdopen(open_regular(path, follow=False), "rb") as stream:
         stream.seek(info.start)
         return _parse_json(stream.read(info.n_bytes), source=f"{path}: {info.name}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_JSON:
+    data = read_regular(path, _MAX_JSON + 1, follow=False)
+    if len(data) > _MAX_JSON:
         raise ArtifactError(f"{path}: too large")
-    return _parse_json(path.read_bytes(), source=str(path))
+    return _parse_json(data, source=str(path))
 
 
 def _parse_json(data: bytes, *, source: str) -> dict[str, Any]:

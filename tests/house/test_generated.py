@@ -28,26 +28,3 @@ def test_golden_headers_fit_their_json_schema(path):
     jsonschema.validate(found["header"], schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**found["header"], "round": -1}, schema)
-
-
-def test_every_page_that_is_linked_is_there():
-    pages = [
-        ROOT / "README.md",
-        ROOT / "artifacts" / "README.md",
-        *(ROOT / "docs").rglob("*.md"),
-        *ROOT.glob("examples/*/*.md"),
-    ]
-    missing = [
-        f"{page.relative_to(ROOT)}: {target}"
-        for page in pages
-        for target in _links(page.read_text())
-        if not (page.parent / target).exists()
-    ]
-    assert missing == []
-
-
-def _links(text):
-    import re
-
-    found = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
-    return [target for target in found if "://" not in target]

@@ -3,8 +3,9 @@
 import pytest
 from support.hub_client import use_hub, use_token
 from support.hub_server import HubServer
+from support.parties import Federation
 
-from fedlpp_cli import aggregate, client_train, log, pack, status, verify
+from fedlpp_cli import aggregate, client_train, log, pack, quantize, status, verify
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.errors import HubError
 
@@ -51,8 +52,26 @@ def test_a_round_through_the_hub_ends_in_the_same_master(hub, played, monkeypatc
     ]
     assert sent.path == f"{PACKAGE.replace('federation', 'federation@' + hub.commits('acme/federation')[1][0])}"
     titles = [title for _, title in hub.commits("acme/federation")]
-    assert titles == ["Update of a, round 0", "Package of round 0", "initial commit"]
+    assert titles == ["Update of a", "Package of round 0", "initial commit"]
     assert verify([played.master(0), PACKAGE, first.path, second.path, out]).missing == 0
     assert status(RUN, clients=["a", "b"]).missing == ("b",)
     [entry] = log(RUN).rounds
     assert (entry.package, entry.clients, entry.bytes_up) == (sent.sha256, ("a",), played.update(0, "a").stat().st_size)
+
+
+def test_a_private_base_travels_through_the_hub_and_is_made_once(hub, llama, tmp_path, monkeypatch):
+    use_token(monkeypatch, "hf_owner")
+    here = Federation(tmp_path / "here", llama, private_base=True)
+    here.init()
+    here.send(0)
+    update = here.train_client(0, "a")
+    there = {"base": here.base, "base_out": "hf://acme/model/base"}
+    quantize(here.master(0), out=tmp_path / "proxy.safetensors", **there)
+    commits = hub.commits("acme/model")
+    quantize(here.master(0), out=tmp_path / "again.safetensors", **there)
+    assert hub.commits("acme/model") == commits
+    pack(tmp_path / "proxy.safetensors", out=PACKAGE, train=here.train, base_artifact="hf://acme/model/base")
+    assert (
+        client_train(PACKAGE, client="a", data=here.data("a"), out=tmp_path / "a.safetensors", device="cpu").sha256
+        == update.sha256
+    )

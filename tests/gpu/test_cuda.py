@@ -1,0 +1,51 @@
+"""What a GPU must not change. Skipped where there is none."""
+
+import pytest
+import torch
+from support.parties import Federation
+from support.tiny import prompt_rows, write_jsonl
+
+from fedlpp_cli import client_train, evaluate
+from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
+from fedlpp_cli.quantization.codebooks import levels
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none here")
+
+
+@pytest.mark.parametrize("bits", ["ternary", "2", "3", "4", "5", "6", "8"])
+def test_codes_scales_and_values_are_those_of_the_cpu(bits):
+    x = torch.randn(100_003, generator=torch.Generator().manual_seed(0))
+    table = levels(bits)
+    codes, scales = quantize_blocks(x, table, 64)
+    codes_there, scales_there = quantize_blocks(x.cuda(), table.cuda(), 64)
+    assert torch.equal(codes_there.cpu(), codes)
+    assert torch.equal(scales_there.cpu(), scales)
+    back = dequantize_blocks(codes_there, scales_there, table.cuda(), 64)
+    assert torch.equal(back.cpu(), dequantize_blocks(codes, scales, table, 64))
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["public base", "private 4-bit base"])
+def test_a_client_with_a_gpu_takes_part(llama, tmp_path, private):
+    federation = Federation(tmp_path, llama, private_base=private)
+    federation.init()
+    federation.send(0)
+    result = client_train(
+        federation.package(0),
+        client="a",
+        data=federation.data("a"),
+        out=federation.update(0, "a"),
+        base=None if private else federation.base,
+        device="cuda",
+    )
+    assert result.metrics.loss_last < result.metrics.loss_first
+    federation.fold(0, [federation.update(0, "a")])
+
+
+def test_scores_of_gpu_and_cpu_agree(played, tmp_path):
+    rows = write_jsonl(tmp_path / "test.jsonl", prompt_rows(10, seed=5))
+    there, here = (
+        evaluate([str(played.master(1))], data=rows, base=played.base, device=device).rows for device in ("cuda", "cpu")
+    )
+    assert [row.model for row in there] == [row.model for row in here]
+    for one, other in zip(there, here, strict=True):
+        assert one.scores["loss"] == pytest.approx(other.scores["loss"], rel=1e-3)
