@@ -52,7 +52,7 @@ def status(run: RefLike, *, clients: Sequence[str] = ()) -> StatusResult:
         has_package=newest.package is not None,
         updates=updates,
         missing=missing,
-        next=_next(newest, updates, missing),
+        next=_next(str(run).rstrip("/"), newest, updates, missing),
     )
 
 
@@ -71,8 +71,8 @@ def _federation(folder: RoundFolder) -> str | None:
     return None
 
 
-def _next(folder: RoundFolder, updates: Sequence[str], missing: Sequence[str]) -> str:
-    here = folder.path.name
+def _next(run: str, folder: RoundFolder, updates: Sequence[str], missing: Sequence[str]) -> str:
+    here = f"{run}/{folder.path.name}"
     if folder.package is None:
         if folder.proxy is None:
             return f"fedlpp quantize {here}/master.safetensors --out {here}/proxy.safetensors"
@@ -81,5 +81,5 @@ def _next(folder: RoundFolder, updates: Sequence[str], missing: Sequence[str]) -
         return f"waiting for {', '.join(missing)}"
     if not updates:
         return f"fedlpp client-train {here}/package --client NAME --data DATA --out {here}/updates/NAME.safetensors"
-    following = f"{round_name(folder.number + 1)}/master.safetensors"
+    following = f"{run}/{round_name(folder.number + 1)}/master.safetensors"
     return f"fedlpp aggregate {here}/master.safetensors {here}/updates/* --package {here}/package --out {following}"

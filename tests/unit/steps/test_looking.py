@@ -82,15 +82,15 @@ def test_status_tells_what_is_missing_and_what_to_do_next(run):
     newest = run / "round-0001"
     found = status(run, clients=("a", "b", "c"))
     assert (found.round, found.has_master, found.has_proxy, found.has_package) == (1, True, False, False)
-    assert found.next.startswith("fedlpp quantize round-0001/master.safetensors")
+    assert found.next.startswith(f"fedlpp quantize {run}/round-0001/master.safetensors")
     shutil.copy(run / "round-0000" / "proxy.safetensors", newest / "proxy.safetensors")
-    assert status(run).next.startswith("fedlpp pack round-0001/proxy.safetensors")
+    assert status(run).next.startswith(f"fedlpp pack {run}/round-0001/proxy.safetensors")
     shutil.rmtree(newest)
     found = status(run, clients=("a", "b", "c"))
     assert (found.updates, found.missing, found.next) == (("a", "b"), ("c",), "waiting for c")
-    assert status(run, clients=("a", "b")).next.startswith("fedlpp aggregate round-0000/master.safetensors")
+    assert status(run, clients=("a", "b")).next.startswith(f"fedlpp aggregate {run}/round-0000/master.safetensors")
     shutil.rmtree(run / "round-0000" / "updates")
-    assert status(run).next.startswith("fedlpp client-train round-0000/package")
+    assert status(run).next.startswith(f"fedlpp client-train {run}/round-0000/package")
 
 
 def test_status_works_for_a_client_who_has_no_master(run):
