@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z%-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## make .venv with everything in it, from the lock file
 
@@ -36,6 +36,9 @@ lint: $(READY) ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench-%: $(READY) ## measure against others: bench-quantize (FAST=1: a small version)
+	@$(BIN)/python benchmarks/$*.py
 
 format: $(READY) ## format the code, and rewrite what is generated from it
 	$(BIN)/ruff format .

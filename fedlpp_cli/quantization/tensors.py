@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fedlpp_cli.errors import GateError
 from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
-from fedlpp_cli.quantization.codebooks import dynamic_map, levels
+from fedlpp_cli.quantization.codebooks import dynamic_map
+from fedlpp_cli.quantization.codec import decode, encode
 from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape
-from fedlpp_cli.quantization.packing import pack, unpack
 from fedlpp_cli.records.specs import QuantSpec
 
 
@@ -28,11 +28,13 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     Raises:
         GateError: a value that is not finite, or too large for an fp16 scale.
     """
-    check_finite(values, name=name)
     if spec.bits == "full":
+        check_finite(values, name=name)
         return {"": values.detach().float().clone()}
-    codes, scales = quantize_blocks(values, levels(spec.bits), spec.block)
-    parts = {"codes": pack(codes, spec.bits)}
+    codes, scales = encode(values, spec.bits, spec.block)
+    if not scales.isfinite().all():
+        check_finite(values, name=name)
+    parts = {"codes": codes}
     match spec.scale:
         case "fp32":
             parts["scales"] = scales
@@ -54,8 +56,6 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
     """
     if spec.bits == "full":
         return parts[""].reshape(shape)
-    n_elements = math.prod(shape)
-    codes = unpack(parts["codes"], n_elements, spec.bits)
     if spec.scale == "double":
         nested = dequantize_blocks(parts["scale_codes"], parts["scale_scales"], dynamic_map(), SCALES_BLOCK)
         scales = nested + parts["scale_offset"]
@@ -63,7 +63,7 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
         scales = parts["scales"].float()
     if not scales.isfinite().all():
         raise ValueError("a scale is not finite")
-    return dequantize_blocks(codes, scales, levels(spec.bits), spec.block).reshape(shape)
+    return decode(parts["codes"], scales, math.prod(shape), spec.bits, spec.block).reshape(shape)
 
 
 def round_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:

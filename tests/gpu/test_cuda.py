@@ -6,22 +6,20 @@ from support.parties import Federation
 from support.tiny import prompt_rows, write_jsonl
 
 from fedlpp_cli import client_train, evaluate
-from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
-from fedlpp_cli.quantization.codebooks import levels
+from fedlpp_cli.quantization.codec import MIN_COMPILED, decode, encode
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none here")
 
 
 @pytest.mark.parametrize("bits", ["ternary", "2", "3", "4", "5", "6", "8"])
 def test_codes_scales_and_values_are_those_of_the_cpu(bits):
-    x = torch.randn(100_003, generator=torch.Generator().manual_seed(0))
-    table = levels(bits)
-    codes, scales = quantize_blocks(x, table, 64)
-    codes_there, scales_there = quantize_blocks(x.cuda(), table.cuda(), 64)
-    assert torch.equal(codes_there.cpu(), codes)
+    x = torch.randn(MIN_COMPILED + 3, generator=torch.Generator().manual_seed(0))
+    packed, scales = encode(x, bits, 64)
+    packed_there, scales_there = encode(x.cuda(), bits, 64)
+    assert torch.equal(packed_there.cpu(), packed)
     assert torch.equal(scales_there.cpu(), scales)
-    back = dequantize_blocks(codes_there, scales_there, table.cuda(), 64)
-    assert torch.equal(back.cpu(), dequantize_blocks(codes, scales, table, 64))
+    back = decode(packed_there, scales_there, len(x), bits, 64, torch.bfloat16)
+    assert torch.equal(back.cpu(), decode(packed, scales, len(x), bits, 64, torch.bfloat16))
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["public base", "private 4-bit base"])
