@@ -20,7 +20,7 @@ from fedlpp_cli.cli.app import app
 from fedlpp_cli.records.headers import FORMAT, HEADERS
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import SECTIONS, FederationFile
-from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.records.specs import DEFAULT_STEPS, TrainSpec
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- made by tools/generate.py (`make format`); edit the code, not this page -->\n\n"
@@ -137,20 +137,20 @@ def _type_text(schema: dict[str, Any]) -> str:
 def _default_text(spec: type[Record], field: Any) -> str:
     if field.default is msgspec.NODEFAULT:
         return ""
-    default = 100 if (spec, field.name) == (TrainSpec, "steps") else field.default
+    default = DEFAULT_STEPS if (spec, field.name) == (TrainSpec, "steps") else field.default
     return "" if default is None else f"`{json.dumps(default)}`"
 
 
 def main() -> int:
     """Write, or check."""
-    stale = [path for path, text in render().items() if not path.exists() or path.read_text() != text]
+    stale = {path: text for path, text in render().items() if not path.exists() or path.read_text() != text}
     if "--check" in sys.argv:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is stale: make format")
         return 1 if stale else 0
-    for path in stale:
+    for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render()[path])
+        path.write_text(text)
         print(f"wrote {path.relative_to(ROOT)}")
     return 0
 

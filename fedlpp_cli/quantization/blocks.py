@@ -34,8 +34,17 @@ def dequantize_blocks(codes: Tensor, scales: Tensor, table: Tensor, block: int) 
     Raises:
         ValueError: codes beyond the table, or a number of scales that does not fit.
     """
-    if len(scales) != -(-len(codes) // block):
-        raise ValueError(f"{len(scales)} scales for {len(codes)} codes in blocks of {block}")
+    check_scales(scales, len(codes), block)
     if len(codes) and int(codes.max()) >= len(table):
         raise ValueError(f"code {int(codes.max())} in a table of {len(table)} levels")
     return table[codes.long()] * scales.float().repeat_interleave(block)[: len(codes)]
+
+
+def check_scales(scales: Tensor, n_codes: int, block: int) -> None:
+    """Refuse a number of scales that does not fit.
+
+    Raises:
+        ValueError: saying how many there are.
+    """
+    if len(scales) != -(-n_codes // block):
+        raise ValueError(f"{len(scales)} scales for {n_codes} codes in blocks of {block}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
+from fedlpp_cli.quantization.blocks import check_scales, dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import levels, midpoints
 from fedlpp_cli.quantization.layout import packed_bytes
 from fedlpp_cli.quantization.packing import check_tail, pack, unpack
@@ -31,9 +31,7 @@ _CHUNK: Final = 4096
 _PATTERNS: Final = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16, torch.float16: torch.uint16}
 
 
-def encode(
-    values: Tensor, bits: Bits, block: int, *, out: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
+def encode(values: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
     """Packed codes uint8 `(packed_bytes(n),)` and scales float32 `(ceil(n / block),)` of `values` `(n,)`.
 
     Args:
@@ -41,14 +39,10 @@ def encode(
             is not finite either.
         bits: width of the codes, not "full".
         block: values that share a scale.
-        out: codes and scales of an earlier call for as many values, on the CPU, to write over. Fresh memory costs the
-            system as much time as the rounding.
     """
     flat = values.detach().reshape(-1)
     if flat.is_cpu and len(flat) >= MIN_COMPILED and flat.dtype in _PATTERNS:
-        n = len(flat)
-        empty = torch.empty(packed_bytes(n, bits), dtype=torch.uint8), torch.empty(-(-n // block), dtype=torch.float32)
-        return _encode_compiled(flat.contiguous(), bits, block, *(out or empty))
+        return _encode_compiled(flat.contiguous(), bits, block)
     codes, scales = quantize_blocks(flat, levels(bits).to(flat.device), block)
     return pack(codes, bits), scales
 
@@ -67,10 +61,13 @@ def decode(
     return dequantize_blocks(codes, scales, levels(bits).to(packed.device), block).to(dtype)
 
 
-def _encode_compiled(flat: Tensor, bits: Bits, block: int, packed: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+def _encode_compiled(flat: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
     from fedlpp_cli.quantization import kernels
 
     kind = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
+    n = len(flat)
+    packed = torch.empty(packed_bytes(n, bits), dtype=torch.uint8)
+    scales = torch.empty(-(-n // block), dtype=torch.float32)
     source, into, beside = flat.view(_PATTERNS[flat.dtype]).numpy(), packed.numpy(), scales.numpy()
     width, chunk, table = _width(bits), chunk_size(block), _tables(bits)
 
@@ -81,17 +78,14 @@ def _encode_compiled(flat: Tensor, bits: Bits, block: int, packed: Tensor, scale
             into[packed_bytes(start, bits) : packed_bytes(stop, bits)],
         )  # fmt: skip
 
-    _share(work, len(flat), chunk)
+    _share(work, n, chunk)
     return packed, scales
 
 
-def _decode_compiled(
-    packed: Tensor, scales: Tensor, n: int, bits: Bits, block: int, dtype: torch.dtype
-) -> Tensor:  # fmt: skip
+def _decode_compiled(packed: Tensor, scales: Tensor, n: int, bits: Bits, block: int, dtype: torch.dtype) -> Tensor:
     from fedlpp_cli.quantization import kernels
 
-    if len(scales) != -(-n // block):
-        raise ValueError(f"{len(scales)} scales for {n} codes in blocks of {block}")
+    check_scales(scales, n, block)
     check_tail(packed, n, bits)
     direct = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     kind = kernels.BFLOAT16 if direct == torch.bfloat16 else kernels.FLOAT32

@@ -1,4 +1,4 @@
-"""The quantizer's inner loops for the CPU, compiled: the bytes of `blocks.py` and `packing.py`, at memory speed.
+"""The quantizer's inner loops for the CPU, compiled: the bytes of `blocks.py` and `packing.py`, in one pass.
 
 Numbers travel as their bit patterns, so that one loop serves float32, bfloat16 and float16, and so that the largest
 magnitude, being the largest integer, shows NaN and infinity for nothing. A level is found without a branch: up to 16
