@@ -19,6 +19,7 @@ from fedlpp_cli.records.headers import (
     HeaderT_co,
     MasterHeader,
     ProxyHeader,
+    StateHeader,
     UpdateHeader,
     check_kind,
     decode_header,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _TORCH_NAMES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U8": "uint8"}
 _READ_BYTES: Final = 2**30
 _HASHED_BYTES: Final = 2**20
-_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader)
+_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader)
 
 
 class TensorFile(Generic[HeaderT_co]):

@@ -11,8 +11,9 @@ from msgspec import Meta
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
-from fedlpp_cli.records.record import Count, Digest, FileName, PartyName, Record, read_record, to_plain
+from fedlpp_cli.records.record import Count, Digest, FileName, PartyName, Record, TensorName, read_record, to_plain
 from fedlpp_cli.records.specs import (
+    FULL_PRECISION,
     AggregateSpec,
     BaseQuantSpec,
     ModelSpec,
@@ -20,10 +21,11 @@ from fedlpp_cli.records.specs import (
     TaskSpec,
     TrainMetrics,
     TrainSpec,
+    WeightRole,
 )
 from fedlpp_cli.version import __version__
 
-FORMAT: Final = "1.0"
+FORMAT: Final = "1.1"
 METHOD: Final = "fedlpp"
 PRODUCER: Final = f"fedlpp {__version__}"
 MAX_HEADER_BYTES: Final = 2 * 2**20
@@ -49,7 +51,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def kind(self) -> str:
-        """master, proxy, package, update, base or report."""
+        """master, proxy, package, update, state, base or report."""
         return str(self.__struct_config__.tag)
 
     def parent(self, role: str) -> str | None:
@@ -66,12 +68,17 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class MasterSpec(Record, frozen=True, kw_only=True):
-    """What the owner knows: the model, the seed, and how this master came to be."""
+    """What the owner knows: the model, the seed, and how this master came to be.
+
+    `base_weights` says of a private base's tensors with two dimensions or more what they are to the model, so that the
+    base can be rounded without building the model; None where nobody has looked.
+    """
 
     model: ModelSpec
     seed: Count
     quantize: QuantSpec | None
     aggregate: AggregateSpec | None
+    base_weights: dict[TensorName, WeightRole] | None = None
 
 
 class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
@@ -103,14 +110,16 @@ class FileEntry(Record, frozen=True, kw_only=True):
 
 
 class BaseArtifactSpec(Record, frozen=True, kw_only=True):
-    """A private base as clients see it: transformers' layout, bitsandbytes' 4-bit weights.
+    """A private base as clients see it: bitsandbytes' layout, which transformers opens, or packed codes.
 
-    `unquantized` lists the tensors that are not 4-bit (embeddings, norms, biases) with their dtype.
+    `unquantized` lists the tensors that are not rounded (norms, biases, what the owner keeps) with their dtype;
+    `shapes` those that are packed, with their shape.
     """
 
     quantize: BaseQuantSpec
     model_type: str
     unquantized: dict[str, str]
+    shapes: dict[TensorName, Shape] = {}
 
 
 class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
@@ -121,10 +130,11 @@ class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
 
 
 class PackageSpec(Record, frozen=True, kw_only=True):
-    """What one client, or any, is asked to do in one round."""
+    """What one client, or any, is asked to do in one round, and how the update is rounded on its way back."""
 
     client: PartyName | None
     train: TrainSpec
+    update: QuantSpec = FULL_PRECISION
 
 
 class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
@@ -135,16 +145,29 @@ class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
 
 
 class UpdateSpec(Record, frozen=True, kw_only=True):
-    """Who trained, on how much, and how it went."""
+    """Who trained, on how much, how it went, and how the tensors were rounded."""
 
     client: PartyName
     metrics: TrainMetrics
+    quantize: QuantSpec = FULL_PRECISION
 
 
 class UpdateHeader(Header, frozen=True, kw_only=True, tag="update"):
     """What a client returns: trained adapter minus proxy."""
 
     spec: UpdateSpec
+
+
+class StateSpec(Record, frozen=True, kw_only=True):
+    """Whose it is."""
+
+    client: PartyName
+
+
+class StateHeader(Header, frozen=True, kw_only=True, tag="state"):
+    """Client only: what it keeps between rounds. `<component>.residual`: what rounding took from its last update."""
+
+    spec: StateSpec
 
 
 class ClientContribution(Record, frozen=True, kw_only=True):
@@ -204,6 +227,7 @@ HEADERS: Final[dict[str, type[Header]]] = {
     "base": BaseHeader,
     "package": PackageHeader,
     "update": UpdateHeader,
+    "state": StateHeader,
     "report": ReportHeader,
 }
 

@@ -29,6 +29,8 @@ ModuleName = Annotated[
         description="literal name of a module in the base model, never a pattern",
     ),
 ]
+TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,319}$(?!\n)")]
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)")]
 # Two levels at most, no leading dot, no separators of any system but "/".
 FileName = Annotated[
     str,

@@ -9,6 +9,7 @@ from fedlpp_cli.records.record import (
     Digest,
     FileName,
     Fraction,
+    Label,
     ModuleName,
     NonNegativeFloat,
     PositiveFloat,
@@ -18,7 +19,10 @@ from fedlpp_cli.records.record import (
 
 Bits = Literal["ternary", "2", "3", "4", "5", "6", "8", "full"]
 ScaleType = Literal["fp32", "fp16", "double"]
-BaseFormat = Literal["nf4", "fp4"]
+Rounding = Literal["nearest", "stochastic"]
+ScaleRounding = Literal["nearest", "up"]
+BaseFormat = Literal["ternary", "nf2", "nf3", "nf4", "nf5", "nf6", "fp4", "int8"]
+WeightRole = Literal["linear", "transposed", "embedding", "output", "saved"]
 TaskKind = Literal["causal-lm", "seq-cls"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -26,6 +30,8 @@ ComputeType = Literal["fp32", "bf16"]
 Weighting = Literal["examples", "equal"]
 
 ALL_LINEAR: Final = "all-linear"
+EMBEDDINGS: Final = "embeddings"
+OUTPUT: Final = "output"
 DEFAULT_STEPS: Final = 100
 
 
@@ -91,20 +97,52 @@ class ModelSpec(Record, frozen=True, kw_only=True):
 class QuantSpec(Record, frozen=True, kw_only=True):
     """How adapter tensors are rounded (FedLPP, arXiv 2406.10976): NF-k levels, one scale a block.
 
-    `bits` "full" leaves them in float32: plain federated LoRA.
+    `bits` "full" leaves them in float32: plain federated LoRA. `rounding` "stochastic" draws between the two levels
+    around a weight, from a stream named by `rounding_seed` and by the secret weights themselves. `scale_rounding` "up"
+    takes scales from a coarse grid, so that no block gives away its largest weight.
     """
 
     bits: Bits = "3"
     block: Annotated[int, Meta(ge=1, le=2**20)] = 64
     scale: ScaleType = "fp16"
-    rounding: Literal["nearest"] = "nearest"
+    rounding: Rounding = "nearest"
+    rounding_seed: Label | None = None
+    scale_rounding: ScaleRounding = "nearest"
+
+    def __post_init__(self) -> None:
+        if (self.rounding == "stochastic") != (self.rounding_seed is not None):
+            raise ValueError("rounding_seed: stochastic rounding needs one, rounding to the nearest level has none")
+        if self.bits == "full" and (self.rounding, self.scale_rounding) != ("nearest", "nearest"):
+            raise ValueError("bits: full precision is not rounded")
+
+
+FULL_PRECISION: Final = QuantSpec(bits="full")
 
 
 class BaseQuantSpec(Record, frozen=True, kw_only=True):
-    """How a private base is rounded: bitsandbytes' 4-bit formats, blocks of 64."""
+    """How a private base is rounded: one scale a `block`, or a row with int8.
+
+    nf4, fp4 and int8 lie as bitsandbytes writes them, and plain transformers opens them; nf2, nf3, nf5, nf6 and ternary
+    are packed as adapters are. `double` quantizes the scales too (not int8's). `keep` names what stays in 16 bits: every
+    "embeddings", the "output" layer, and modules by the end of their names. Norms and biases always do.
+    """
 
     format: BaseFormat = "nf4"
+    block: Annotated[int, Meta(ge=16, le=4096)] = 64
     double: bool = True
+    keep: tuple[ModuleName, ...] = (EMBEDDINGS, OUTPUT)
+
+    @property
+    def bits(self) -> Bits | None:
+        """Width of the packed layout; None where the layout is bitsandbytes'."""
+        packed: dict[BaseFormat, Bits] = {"ternary": "ternary", "nf2": "2", "nf3": "3", "nf5": "5", "nf6": "6"}
+        return packed.get(self.format)
+
+    def __post_init__(self) -> None:
+        if self.bits is None and EMBEDDINGS not in self.keep:
+            raise ValueError(f"keep: bitsandbytes' {self.format} has no embeddings; a packed format such as nf3 has")
+        if self.bits is None and (self.block < 64 or self.block & (self.block - 1)):
+            raise ValueError(f"block: bitsandbytes' {self.format} has blocks of 64, 128, 256 and so on to 4096")
 
 
 class TrainSpec(Record, frozen=True, kw_only=True):

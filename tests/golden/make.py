@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,6 +33,8 @@ from fedlpp_cli.records.headers import (
     ProxyHeader,
     ProxySpec,
     ReportHeader,
+    StateHeader,
+    StateSpec,
     UpdateHeader,
     UpdateSpec,
 )
@@ -86,8 +89,16 @@ def build(folder: Path) -> None:
         spec=UpdateSpec(client="north-1", metrics=METRICS),
     )  # fmt: skip
     _write(folder / "update.safetensors", update, values())
+    rounded = replace(update, spec=replace(update.spec, quantize=QuantSpec(bits="4", block=4)))
+    _write_rounded(folder / "update-4.safetensors", rounded, rounded.spec.quantize)
+    state = StateHeader(
+        federation=FEDERATION, round=2, parents={"update": ("56" * 32,)}, producer=PRODUCER,
+        spec=StateSpec(client="north-1"),
+    )  # fmt: skip
+    _write(folder / "state.safetensors", state, {f"{name}.residual": value for name, value in values().items()})
     _write_package(folder / "package", folder / "proxy-3.safetensors")
-    _write_base(folder / "base")
+    _write_base(folder / "base", BaseQuantSpec(), {})
+    _write_base(folder / "base-3", BaseQuantSpec(format="nf3", keep=()), {"encoder.weight": (5, 9)})
     _write_reports(folder)
 
 
@@ -107,7 +118,10 @@ def summarize(path: Path) -> dict:
 def _master(number, aggregate, parents):
     return MasterHeader(
         federation=FEDERATION if number else None, round=number, parents=parents, producer=PRODUCER,
-        spec=MasterSpec(model=MODEL, seed=7, quantize=PROXIES["proxy-3"] if number else None, aggregate=aggregate),
+        spec=MasterSpec(
+            model=MODEL, seed=7, quantize=PROXIES["proxy-3"] if number else None, aggregate=aggregate,
+            base_weights={"encoder.weight": "linear", "words.weight": "embedding"},
+        ),
     )  # fmt: skip
 
 
@@ -123,6 +137,10 @@ def _write_proxy(path, spec):
         federation=FEDERATION, round=2, parents={"master": (MASTER,)}, producer=PRODUCER,
         spec=ProxySpec(model=MODEL, quantize=spec, shapes=SHAPES),
     )  # fmt: skip
+    _write_rounded(path, header, spec)
+
+
+def _write_rounded(path, header, spec):
     with write_tensors(path, header, proxy_layout(SHAPES, spec)) as writer:
         for name, tensor in values().items():
             for part, content in quantize_tensor(tensor, spec, name=name).items():
@@ -143,11 +161,13 @@ def _write_package(folder, proxy):
     write_folder(folder, {"proxy.safetensors": proxy, "README.md": b"# A package\n"}, manifest)
 
 
-def _write_base(folder):
+def _write_base(folder, spec, shapes):
     def manifest(files):
         return BaseHeader(
             federation=FEDERATION, round=0, parents={"master": (FEDERATION,)}, producer=PRODUCER,
-            spec=BaseArtifactSpec(quantize=BaseQuantSpec(), model_type="bert", unquantized={"norm.weight": "BF16"}),
+            spec=BaseArtifactSpec(
+                quantize=spec, model_type="bert", unquantized={"norm.weight": "BF16"}, shapes=shapes
+            ),
             files=files,
         )  # fmt: skip
 

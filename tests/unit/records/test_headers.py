@@ -25,6 +25,8 @@ from fedlpp_cli.records.headers import (
     ProxyHeader,
     ProxySpec,
     ReportHeader,
+    StateHeader,
+    StateSpec,
     UpdateHeader,
     UpdateSpec,
     check_kind,
@@ -90,6 +92,7 @@ SAMPLES = {
         **LINEAGE, spec=PackageSpec(client="a", train=TrainSpec(epochs=0.5, optimizer="sgd", momentum=0.9)), files=()
     ),
     "update": UpdateHeader(**LINEAGE, spec=UpdateSpec(client="a_b-9", metrics=METRICS)),
+    "state": StateHeader(**LINEAGE, spec=StateSpec(client="a_b-9")),
     "aggregate report": ReportHeader(
         **LINEAGE,
         spec=AggregateReport(
@@ -214,7 +217,7 @@ BOUNDS = [
     ("later master", "spec/quantize/block", 2**20, 2**20 + 1),
     ("later master", "spec/quantize/bits", "full", "7"),
     ("later master", "spec/quantize/scale", "fp32", "fp64"),
-    ("later master", "spec/quantize/rounding", "nearest", "stochastic"),
+    ("later master", "spec/quantize/rounding", "nearest", "up"),
     ("later master", "spec/aggregate/server_learning_rate", 1e-9, 0.0),
     ("later master", "spec/aggregate/max_examples", 1, 0),
     ("later master", "spec/aggregate/update_rule", 1, 5),
@@ -349,7 +352,7 @@ def test_an_unknown_field_is_refused_in_this_version_and_passed_over_in_a_newer_
     with pytest.raises(ArtifactError, match="unknown field") as caught:
         decode(plain)
     assert repr(path.rpartition("/")[2])[1:-1] in str(caught.value)
-    assert decode({**plain, "format": "1.1"}) == decode({**PLAIN[sample], "format": "1.1"})
+    assert decode({**plain, "format": "1.2"}) == decode({**PLAIN[sample], "format": "1.2"})
 
 
 def test_an_unknown_field_is_refused_with_the_names_that_are_known_there():
@@ -359,7 +362,7 @@ def test_an_unknown_field_is_refused_with_the_names_that_are_known_there():
 
 def test_a_newer_minor_version_is_still_checked():
     with pytest.raises(ArtifactError, match=r"spec\.client"):
-        decode({**changed("update", "spec/client", "A"), "format": "1.1"})
+        decode({**changed("update", "spec/client", "A"), "format": "1.2"})
 
 
 @pytest.mark.parametrize("version", ["0.9", "2.0", "9999.0"])
@@ -382,7 +385,7 @@ def test_what_is_no_version_is_refused(version):
 
 @pytest.mark.parametrize("kind", ["masters", "", "Master", None, 1, ["master"], "header"])
 def test_another_kind_is_refused_with_the_kinds_that_there_are(kind):
-    with pytest.raises(ArtifactError, match="master, proxy, base, package, update, report"):
+    with pytest.raises(ArtifactError, match="master, proxy, base, package, update, state, report"):
         decode({**PLAIN["update"], "kind": kind})
 
 
@@ -501,7 +504,7 @@ def test_what_would_not_be_read_is_not_written(header):
 
 @pytest.mark.parametrize("depth", [100, 500, 900, 950, 990])
 def test_a_newer_version_may_nest_what_we_do_not_know_and_cannot_crash_us(depth):
-    plain = canonical.encode({**PLAIN["update"], "format": "1.1", "surprise": "here"})
+    plain = canonical.encode({**PLAIN["update"], "format": "1.2", "surprise": "here"})
     raw = plain.replace(b'"here"', b'{"a":' * depth + b"0" + b"}" * depth)
     try:
         assert decode_header(raw, source="somewhere").kind == "update"

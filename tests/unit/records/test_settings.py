@@ -58,7 +58,10 @@ def test_single_values_are_chosen_in_the_same_order(settings_of):
         ("[trian]\nsteps = 1", "unknown field 'trian'; known here: .*train"),
         ("[train]\nstep = 1", r"\[train\]: unknown field 'step'; known here: steps, epochs, "),
         ("[lora]\nr = 1", r"\[lora\]: unknown field 'r'; known here: rank, "),
-        ("[base_quantize]\nbits = 4", r"\[base_quantize\]: unknown field 'bits'; known here: format, double$"),
+        (
+            "[base_quantize]\nbits = 4",
+            r"\[base_quantize\]: unknown field 'bits'; known here: format, block, double, keep$",
+        ),
         ('"a.b" = 1', r"unknown field 'a\.b'; known here: "),
         ('["a[0]"]', r"unknown field 'a\[0\]'; known here: "),
         ('[train]\n"a.b" = 1', r"\[train\]: unknown field 'a\.b'; known here: "),
