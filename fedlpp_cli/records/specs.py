@@ -122,9 +122,9 @@ FULL_PRECISION: Final = QuantSpec(bits="full")
 class BaseQuantSpec(Record, frozen=True, kw_only=True):
     """How a private base is rounded: one scale a `block`, or a row with int8.
 
-    nf4, fp4 and int8 lie as bitsandbytes writes them, and plain transformers opens them; nf2, nf3, nf5, nf6 and ternary
-    are packed as adapters are. `double` quantizes the scales too (not int8's). `keep` names what stays in 16 bits: every
-    "embeddings", the "output" layer, and modules by the end of their names. Norms and biases always do.
+    nf4, fp4 and int8 lie as bitsandbytes writes them, and plain transformers opens them; nf2, nf3, nf5, nf6 and
+    ternary are packed as adapters are. `double` quantizes the scales too (not int8's). `keep` names what stays in 16
+    bits: "embeddings", the "output" layer, modules by the ends of their names. Norms and biases always do.
     """
 
     format: BaseFormat = "nf4"
