@@ -101,23 +101,37 @@ def write_folder(
         ArtifactError: a manifest that nobody would read.
         ValueError: a name that no artifact may have.
     """
+    with whole_folder(target, force=force) as draft:
+        return fill_folder(draft, contents, header, target=target)
+
+
+def fill_folder(
+    draft: Path,
+    contents: Mapping[str, bytes | Path],
+    header: Callable[[tuple[FileEntry, ...]], PackageHeader | BaseHeader],
+    *,
+    target: Path,
+) -> str:
+    """Put files and the manifest into a draft of `target`, whose files it then lists; the sha256 of the manifest.
+
+    Raises as `write_folder`. A path that lies in the draft already stays where it is.
+    """
     if MANIFEST in contents:
         raise ValueError(f"{MANIFEST} is written here")
     msgspec.convert(list(contents), list[FileName])
-    with whole_folder(target, force=force) as draft:
-        entries = []
-        for name, content in sorted(contents.items()):
-            place = draft / name
-            with output_errors(target):
-                place.parent.mkdir(exist_ok=True)
-                if isinstance(content, bytes):
-                    place.write_bytes(content)
-                else:
-                    _copy(content, place)
-            entries.append(FileEntry(name=name, size=place.stat().st_size, sha256=sha256_of_file(place)))
-        raw = encode_header(header(tuple(entries)))
+    entries = []
+    for name, content in sorted(contents.items()):
+        place = draft / name
         with output_errors(target):
-            (draft / MANIFEST).write_bytes(raw)
+            place.parent.mkdir(exist_ok=True)
+            if isinstance(content, bytes):
+                place.write_bytes(content)
+            elif content != place:
+                _copy(content, place)
+        entries.append(FileEntry(name=name, size=place.stat().st_size, sha256=sha256_of_file(place)))
+    raw = encode_header(header(tuple(entries)))
+    with output_errors(target):
+        (draft / MANIFEST).write_bytes(raw)
     return sha256_of_bytes(raw)
 
 

@@ -2,15 +2,14 @@
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, Self, cast
+from typing import TYPE_CHECKING, Final, Generic, cast
 
 from fedlpp_cli.artifact import tensor_header
-from fedlpp_cli.artifact.regular import input_errors, open_regular
-from fedlpp_cli.artifact.tensor_header import TensorInfo
+from fedlpp_cli.artifact.safetensors_file import TORCH_NAMES, SafetensorsFile
+from fedlpp_cli.artifact.tensor_header import DTYPE_BYTES, METADATA_KEY, TensorInfo
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import (
@@ -29,18 +28,12 @@ from fedlpp_cli.records.headers import (
 if TYPE_CHECKING:
     import torch
 
-_TORCH_NAMES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U8": "uint8"}
-_READ_BYTES: Final = 2**30
 _HASHED_BYTES: Final = 2**20
 _KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader)
 
 
-class TensorFile(Generic[HeaderT_co]):
-    """An open artifact: its header is checked on opening, a tensor is read when asked for.
-
-    Bytes are read into memory of their own, never mapped, so that a file that shrinks or changes under a reader
-    gives an error and not a crash.
-    """
+class TensorFile(SafetensorsFile, Generic[HeaderT_co]):
+    """An open artifact: its header is checked on opening, a tensor is read when asked for."""
 
     def __init__(self, path: Path, kind: type[HeaderT_co]) -> None:
         """Open and check.
@@ -54,14 +47,10 @@ class TensorFile(Generic[HeaderT_co]):
             ArtifactError: not a sound artifact.
             LineageError: a sound artifact of another kind.
         """
-        self.path = path
+        super().__init__(path, dtypes=DTYPE_BYTES)
         source = str(path)
-        self._descriptor = open_regular(path)
         try:
-            self.n_bytes = os.fstat(self._descriptor).st_size
-            n_header = tensor_header.header_bytes(self._pread(0, min(8, self.n_bytes)), self.n_bytes, source=source)
-            metadata, self.tensors = tensor_header.parse(self._pread(0, 8 + n_header), self.n_bytes, source=source)
-            self.raw_header = tensor_header.artifact_header(metadata, source=source)
+            self.raw_header = tensor_header.artifact_header(self.metadata, source=source)
             header = decode_header(self.raw_header, source=source)
             if not isinstance(header, _KINDS):
                 raise ArtifactError(f"{source}: a {header.kind} is not a tensor file")
@@ -80,24 +69,9 @@ class TensorFile(Generic[HeaderT_co]):
         digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_HASHED_BYTES, self.n_bytes)))
         for offset in range(0, self.n_bytes, _HASHED_BYTES):
             piece = buffer[: self.n_bytes - offset]
-            self._read_into(piece, offset)
+            self.read_into(piece, offset)
             digest.update(piece)
         return digest.hexdigest()
-
-    def read(self, name: str) -> "torch.Tensor":
-        """The tensor of that name, in memory of its own.
-
-        Raises:
-            ArtifactError: no such tensor, or the file changed under us.
-        """
-        import torch
-
-        info = self.tensors.get(name)
-        if info is None:
-            raise ArtifactError(f"{self.path}: no tensor {name!r}")
-        flat = torch.empty(info.n_bytes, dtype=torch.uint8)
-        self._read_into(flat.numpy().data, info.start)
-        return flat.view(getattr(torch, _TORCH_NAMES[info.dtype])).reshape(info.shape)
 
     def narrow(self, kind: type[HeaderT]) -> "TensorFile[HeaderT]":
         """This file, known to be of that kind.
@@ -108,40 +82,13 @@ class TensorFile(Generic[HeaderT_co]):
         check_kind(self.header, kind, source=str(self.path))
         return cast("TensorFile[HeaderT]", self)
 
-    def close(self) -> None:
-        """Give the file back. Reading afterwards fails."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _pread(self, offset: int, n_bytes: int) -> bytes:
-        data = bytearray(n_bytes)
-        self._read_into(memoryview(data), offset)
-        return bytes(data)
-
-    def _read_into(self, view: memoryview, offset: int) -> None:
-        if self._descriptor < 0:
-            raise ValueError(f"{self.path} is closed")
-        while view:
-            with input_errors(self.path):
-                n_read = os.preadv(self._descriptor, [view[:_READ_BYTES]], offset)
-            if n_read == 0:
-                raise ArtifactError(f"{self.path}: was cut short while it was read")
-            view, offset = view[n_read:], offset + n_read
-
 
 class TensorWriter:
     """The other direction: tensors in any order, each exactly once. Made by `write_tensors`."""
 
     def __init__(self, target: Path, descriptor: int, header: Header, layout: "Layout") -> None:
         self._target, self._descriptor = target, descriptor
-        prefix, self._infos = tensor_header.build(layout, encode_header(header).decode("ascii"))
+        prefix, self._infos = tensor_header.build(layout, (METADATA_KEY, encode_header(header).decode("ascii")))
         n_bytes = max((info.stop for info in self._infos.values()), default=len(prefix))
         tensor_header.parse(prefix, n_bytes, source=str(target))  # what nobody would read is not written
         self._missing = set(layout)
@@ -161,7 +108,7 @@ class TensorWriter:
         if info is None:
             raise ValueError(f"{name!r}: no tensor of that name was announced")
         found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        if name not in self._missing or found != (_TORCH_NAMES[info.dtype], info.shape):
+        if name not in self._missing or found != (TORCH_NAMES[info.dtype], info.shape):
             raise ValueError(f"{name}: {found} does not fit {info.dtype} {info.shape}, or was written before")
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         with output_errors(self._target):

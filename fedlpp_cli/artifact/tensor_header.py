@@ -25,8 +25,13 @@ MAX_TENSORS: Final = 20_000
 MAX_RANK: Final = 8
 MAX_DIMENSION: Final = 2**40
 # Bytes an element, in the order in which safetensors sorts them: widest first, so that every tensor stays aligned.
-DTYPE_BYTES: Final = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1}
-_DTYPE_ORDER: Final = {name: index for index, name in enumerate(DTYPE_BYTES)}
+ANY_DTYPE: Final = {
+    "U64": 8, "I64": 8, "F64": 8, "F32": 4, "U32": 4, "I32": 4, "BF16": 2, "F16": 2, "U16": 2, "I16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+# What artifacts that are one file have.
+DTYPE_BYTES: Final = {name: ANY_DTYPE[name] for name in ("F32", "BF16", "F16", "U8")}
+_DTYPE_ORDER: Final = {name: index for index, name in enumerate(ANY_DTYPE)}
 # A module's name, of 256 characters at most, a factor's, and a part's.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,319}")
 
@@ -52,18 +57,20 @@ class TensorInfo:
         return self.stop - self.start
 
 
-def build(layout: Mapping[str, tuple[str, tuple[int, ...]]], metadata: str) -> tuple[bytes, dict[str, TensorInfo]]:
+def build(
+    layout: Mapping[str, tuple[str, tuple[int, ...]]], metadata: tuple[str, str]
+) -> tuple[bytes, dict[str, TensorInfo]]:
     """The bytes in front of the tensors, and where each tensor goes.
 
     Args:
         layout: name to (dtype, shape).
-        metadata: text for the one metadata entry.
+        metadata: name and text of the one metadata entry.
     """
-    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: metadata}}
+    header: dict[str, Any] = {"__metadata__": dict([metadata])}
     offset, spans = 0, {}
     for name in sorted(layout, key=lambda name: (_DTYPE_ORDER[layout[name][0]], name)):
         dtype, shape = layout[name]
-        stop = offset + math.prod(shape) * DTYPE_BYTES[dtype]
+        stop = offset + math.prod(shape) * ANY_DTYPE[dtype]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, stop]}
         spans[name], offset = (offset, stop), stop
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -76,13 +83,16 @@ def build(layout: Mapping[str, tuple[str, tuple[int, ...]]], metadata: str) -> t
     return len(text).to_bytes(8, "little") + text, infos
 
 
-def parse(prefix: bytes, file_bytes: int, *, source: str) -> tuple[object, dict[str, TensorInfo]]:
+def parse(
+    prefix: bytes, file_bytes: int, *, source: str, dtypes: Mapping[str, int] = DTYPE_BYTES
+) -> tuple[object, dict[str, TensorInfo]]:
     """The metadata, whatever it is, and the tensors of a file that may be hostile.
 
     Args:
         prefix: at least the length field and the header; longer is fine.
         file_bytes: size of the whole file.
         source: what to call the file in an error.
+        dtypes: those that it may have, with their bytes.
 
     Raises:
         ArtifactError: anything that is not exactly the format.
@@ -107,13 +117,13 @@ def parse(prefix: bytes, file_bytes: int, *, source: str) -> tuple[object, dict[
     if len(raw) > MAX_TENSORS:
         raise ArtifactError(f"{source}: {len(raw)} tensors, at most {MAX_TENSORS} are read")
     first = 8 + n_header
-    infos = [_tensor_info(name, entry, first, source=source) for name, entry in raw.items()]
+    infos = [_tensor_info(name, entry, first, dtypes, source=source) for name, entry in raw.items()]
     _check_cover(infos, first, file_bytes, source=source)
     return metadata, {info.name: info for info in sorted(infos, key=lambda info: info.name)}
 
 
-def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of any safetensors file, an artifact or not.
+def read_infos(path: Path, *, dtypes: Mapping[str, int] = DTYPE_BYTES) -> dict[str, TensorInfo]:
+    """The tensors of any safetensors file, an artifact or not; `dtypes` as for `parse`.
 
     Raises:
         InputError: missing or unreadable.
@@ -123,7 +133,7 @@ def read_infos(path: Path) -> dict[str, TensorInfo]:
         n_bytes = os.fstat(stream.fileno()).st_size
         n_header = header_bytes(stream.read(8), n_bytes, source=str(path))
         stream.seek(0)
-        return parse(stream.read(8 + n_header), n_bytes, source=str(path))[1]
+        return parse(stream.read(8 + n_header), n_bytes, source=str(path), dtypes=dtypes)[1]
 
 
 def artifact_header(metadata: object, *, source: str) -> bytes:
@@ -184,19 +194,19 @@ def _is_text_for_text(metadata: object) -> bool:
     return True
 
 
-def _tensor_info(name: str, entry: object, first: int, *, source: str) -> TensorInfo:
+def _tensor_info(name: str, entry: object, first: int, dtypes: Mapping[str, int], *, source: str) -> TensorInfo:
     if not _NAME.fullmatch(name):
         raise ArtifactError(f"{source}: tensor name {name!r:.80} is not made of letters, digits, '_', '-' and '.'")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ArtifactError(f"{source}: tensor {name!r} needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise ArtifactError(f"{source}: tensor {name!r} has dtype {dtype!r:.80}, not {', '.join(DTYPE_BYTES)}")
+    if not isinstance(dtype, str) or dtype not in dtypes:
+        raise ArtifactError(f"{source}: tensor {name!r} has dtype {dtype!r:.80}, not {', '.join(dtypes)}")
     if not _is_list_of_ints(shape, 1, MAX_DIMENSION) or len(shape) > MAX_RANK:
         raise ArtifactError(f"{source}: tensor {name!r} has an impossible shape {shape!r:.80}")
     if not _is_list_of_ints(offsets, 0, 2**63) or len(offsets) != 2:
         raise ArtifactError(f"{source}: tensor {name!r} has impossible data_offsets {offsets!r:.80}")
-    if offsets[1] - offsets[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
+    if offsets[1] - offsets[0] != math.prod(shape) * dtypes[dtype]:
         raise ArtifactError(
             f"{source}: tensor {name!r} of shape {shape} and dtype {dtype} does not fill offsets {offsets}"
         )

@@ -73,6 +73,39 @@ def whole_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def resumed_folder(target: Path, key: str) -> Iterator[Path]:
+    """As `whole_folder`, but what is finished in it stays when the body fails, and the next writer goes on from there.
+
+    Args:
+        target: the folder.
+        key: hex digits that say what is being made; another key starts anew.
+
+    Raises:
+        OutputExistsError: the target exists.
+        OutputError: no space, no permission, or another process is at it.
+    """
+    prepare(target, force=False)
+    draft = target.parent / f".{target.name}.{key[:8]}.part"
+    with output_errors(target):
+        draft.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{target}: another process is writing it") from None
+        except OSError:
+            pass  # some file systems have no locks
+        yield draft
+        with output_errors(target):
+            _settle_tree(draft)
+            _swap_folder(draft, target, force=False)
+            fsync_folder(target.parent)
+    finally:
+        os.close(descriptor)
+
+
 def prepare(target: Path, *, force: bool) -> Path:
     """Make the target's folder, refuse a target that exists, sweep dead drafts; return a fresh draft name."""
     check_absent(target, force=force)
@@ -81,11 +114,16 @@ def prepare(target: Path, *, force: bool) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         for folder in made:
             fsync_folder(folder.parent)
-        own = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}(\.old)?\.draft")
-        for stale in list(target.parent.iterdir()):
-            if own.fullmatch(stale.name):
-                _remove_if_dead(stale)
+        sweep(target)
     return target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
+
+
+def sweep(target: Path) -> None:
+    """Remove drafts of the target whose writers are dead."""
+    own = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}(\.old)?\.draft")
+    for stale in list(target.parent.iterdir()):
+        if own.fullmatch(stale.name):
+            _remove_if_dead(stale)
 
 
 def check_absent(target: Path, *, force: bool) -> None:

@@ -130,7 +130,22 @@ BlockOpt = Annotated[int | None, _of(QuantSpec, "block", "Weights that share a s
 ScaleOpt = Annotated[ScaleType | None, _of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
 BaseFormatOpt = Annotated[
     BaseFormat | None,
-    _of(BaseQuantSpec, "format", "4-bit format of a private base.", panel=ROUNDING, flag="--base-format"),
+    _of(BaseQuantSpec, "format", "Format of a private base.", panel=ROUNDING, flag="--base-format"),
+]
+BaseBlockOpt = Annotated[
+    int | None,
+    _of(BaseQuantSpec, "block", "Weights of a private base that share a scale.", panel=ROUNDING, flag="--base-block"),
+]
+BaseKeepOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base-keep",
+        metavar="NAME",
+        help="What of a private base stays in 16 bits: embeddings, output, or a module by the end of its name; repeat "
+        "it for more. none for nothing but norms and biases.",
+        rich_help_panel=ROUNDING,
+        show_default="embeddings, output",
+    ),
 ]
 BaseDoubleOpt = Annotated[
     bool | None,

@@ -24,3 +24,8 @@ def columns_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str
 def labels_of(text: str | None) -> tuple[str, ...] | None:
     """The names in `--labels a,b,c`; None where the option is not given."""
     return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def keep_of(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names in `--base-keep`, where "none" alone stands for no name; None where the option is not given."""
+    return None if names is None else () if list(names) == ["none"] else tuple(names)

@@ -1,16 +1,16 @@
 """Where a base model lies, and whether it is the one that was agreed on. Loads no torch."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.errors import ModelError
+from fedlpp_cli.models.base_tensors import INDEX, shards_of
 from fedlpp_cli.records.specs import BaseSpec
 
 CONFIG: Final = "config.json"
-_WEIGHTS: Final = "model.safetensors"
-_INDEX: Final = "model.safetensors.index.json"
 TOKENIZER_FILES: Final = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -34,15 +34,8 @@ def files_of_base(folder: Path) -> list[str]:
     """
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: no {CONFIG}, so no transformers model lies there")
-    if (folder / _INDEX).is_file():
-        weights = [_INDEX, *_shards(folder / _INDEX)]
-    elif (folder / _WEIGHTS).is_file():
-        weights = [_WEIGHTS]
-    else:
-        raise ModelError(
-            f"{folder}: no {_WEIGHTS}; weights in other formats can run code when they are opened",
-            hint="save the model again with save_pretrained, which writes safetensors",
-        )
+    index = [INDEX] if (folder / INDEX).is_file() else []
+    weights = [*index, *shards_of(folder)]
     return sorted([CONFIG, *weights, *(name for name in TOKENIZER_FILES if (folder / name).is_file())])
 
 
@@ -68,34 +61,36 @@ def model_type_of(folder: Path) -> str:
     return model_type
 
 
-def check_base(folder: Path, spec: BaseSpec) -> None:
+def check_base(folder: Path, spec: BaseSpec, *, skip: Collection[str] = ()) -> None:
     """Refuse a base model that is not byte for byte the one in `spec`.
+
+    Args:
+        folder: where it lies.
+        spec: what was agreed on.
+        skip: files whose content is checked elsewhere, by `check_base_file`.
 
     Raises:
         ModelError: a file is missing or differs.
     """
-    for name, expected in spec.files.items():
+    for name in spec.files:
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing, the agreed base model has it")
-        found = sha256_of_file(folder / name)
-        if found != expected:
-            raise ModelError(
-                f"{folder / name}: sha256 is {found[:12]}…, the agreed base model has {expected[:12]}…",
-                hint=f"get the base from {spec.hub}" if spec.hub else "ask the owner which base model is meant",
-            )
+        if name not in skip:
+            check_base_file(folder, name, spec)
     extra = sorted(set(files_of_base(folder)) - set(spec.files))
     if extra:
         raise ModelError(f"{folder}: {extra[0]} is not part of the agreed base model")
 
 
-def _shards(index: Path) -> list[str]:
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{index}: not a shard index ({error!r})") from None
-    for name in shards:
-        if not isinstance(name, str) or "/" in name or not name.endswith(".safetensors"):
-            raise ModelError(f"{index}: shard {name!r} is not a safetensors file beside the index")
-        if not (index.parent / name).is_file():
-            raise ModelError(f"{index}: shard {name} is missing")
-    return shards
+def check_base_file(folder: Path, name: str, spec: BaseSpec) -> None:
+    """Refuse a file of a base model that is not the one in `spec`.
+
+    Raises:
+        ModelError: it differs, or is no part of the model.
+    """
+    found, expected = sha256_of_file(folder / name), spec.files.get(name, "")
+    if found != expected:
+        raise ModelError(
+            f"{folder / name}: sha256 is {found[:12]}…, the agreed base model has {expected[:12] or 'no such file'}…",
+            hint=f"get the base from {spec.hub}" if spec.hub else "ask the owner which base model is meant",
+        )

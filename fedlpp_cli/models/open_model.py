@@ -1,7 +1,7 @@
 """Open base models: from local files, safetensors only, never with code of their own."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedlpp_cli.errors import ModelError
+from fedlpp_cli.models.packed_base import dense_weights, packed_base_spec
 from fedlpp_cli.quiet import quiet_libraries
+from fedlpp_cli.records.headers import BaseArtifactSpec
 from fedlpp_cli.records.specs import ComputeType, TaskSpec
 
 if TYPE_CHECKING:
@@ -20,10 +22,15 @@ DTYPES: dict[ComputeType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.b
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """A base model and the parameters that its files did not have: the new head of a classifier."""
+    """A base model as it was opened.
+
+    `new_parameters`: those that its files did not have, the head of a new classifier. `unused`: the files' tensors that
+    it has no use for.
+    """
 
     model: "PreTrainedModel"
     new_parameters: tuple[str, ...]
+    unused: frozenset[str]
 
 
 def open_model(
@@ -32,20 +39,17 @@ def open_model(
     *,
     compute: ComputeType = "fp32",
     device: str = "cpu",
-    quantization_config: Any | None = None,
-    keep_quantized: bool = False,
 ) -> OpenedModel:
     """Open the model in `folder` for a task, frozen and in evaluation mode.
 
-    4-bit weights stay as they are on a GPU, and are made dense on a CPU.
+    A private base's weights in bitsandbytes' layout stay as they are on a GPU, and are made dense on a CPU; packed ones
+    are made dense.
 
     Args:
-        folder: a transformers model folder.
+        folder: a transformers model folder, or a base artifact.
         task: decides between language model and classifier, and the number of labels.
         compute: dtype of weights and arithmetic.
         device: "cpu", "cuda", or "meta" for shapes without values.
-        quantization_config: a transformers quantization to apply while loading.
-        keep_quantized: leave 4-bit weights as they are on a CPU too.
 
     Raises:
         ModelError: the folder holds no model that transformers can open for the task.
@@ -60,19 +64,21 @@ def open_model(
         "local_files_only": True,
         "output_loading_info": True,
     }
-    if quantization_config is not None:
-        # Rounded from bfloat16, whatever they are computed in later: one private base has one rounding.
-        options |= {"quantization_config": quantization_config, "dtype": torch.bfloat16}
+    labels: dict[str, Any] = {}
     if task.kind == "seq-cls":
-        options |= {
+        labels = {
             "num_labels": len(task.labels),
             "id2label": dict(enumerate(task.labels)),
             "label2id": {label: index for index, label in enumerate(task.labels)},
         }
     auto = AutoModelForCausalLM if task.kind == "causal-lm" else AutoModelForSequenceClassification
+    packed = packed_base_spec(folder)
     with quiet_libraries(), _model_errors(folder):
-        model, info = auto.from_pretrained(folder, **options)
-        if device == "cpu" and not keep_quantized and getattr(model, "is_quantized", False):
+        if packed is not None:
+            model, info = _open_packed(folder, packed, task, labels, options)
+        else:
+            model, info = auto.from_pretrained(folder, **options, **labels)
+        if device == "cpu" and getattr(model, "is_quantized", False):
             # Dense weights are several times faster here than bitsandbytes' CPU kernels, which also differ between
             # processors and refuse some widths.
             model = model.dequantize().to(DTYPES[compute])
@@ -80,7 +86,19 @@ def open_model(
         raise ModelError(f"{folder}: no weights for {min(info['missing_keys'])}, not a language model")
     model.requires_grad_(False)
     model.eval()
-    return OpenedModel(model, tuple(sorted(info["missing_keys"])))
+    return OpenedModel(model, tuple(sorted(info["missing_keys"])), frozenset(info["unexpected_keys"]))
+
+
+def _open_packed(
+    folder: Path, spec: BaseArtifactSpec, task: TaskSpec, labels: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
+    """As from_pretrained: the automatic classes want a folder; the class that they would choose takes tensors."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **labels)
+    mapping = MODEL_FOR_CAUSAL_LM_MAPPING if task.kind == "causal-lm" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    weights = dense_weights(folder, spec, options["dtype"])
+    return mapping[type(config)].from_pretrained(None, config=config, state_dict=weights, **options)
 
 
 def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

@@ -1,36 +1,42 @@
-"""A private base as clients get it: bitsandbytes' 4-bit weights in transformers' own layout.
+"""A private base as clients get it, every weight rounded. Loads no torch.
 
-It is made once per federation, so that nobody can average several roundings of the same weights. What is not a
-linear layer (embeddings, norms, biases, the output layer) is kept in bfloat16 and listed in the manifest.
+It is made once per federation, so that nobody can average several roundings of the same weights. Norms, biases and what
+the owner names stay in 16 bits and are listed in the manifest. What is made is kept shard by shard: after a failure or
+Ctrl-C the next run goes on with the shards that are missing.
 """
 
 import json
-import tempfile
-from collections.abc import Collection, Mapping
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from fedlpp_cli import canonical
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.folder import FolderArtifact, open_folder, write_folder
-from fedlpp_cli.artifact.tensor_header import read_infos
+from fedlpp_cli.artifact.digest import sha256_of_bytes
+from fedlpp_cli.artifact.folder import FolderArtifact, fill_folder, open_folder
+from fedlpp_cli.artifact.whole import resumed_folder, sweep
 from fedlpp_cli.errors import LineageError, UsageError
-from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES, check_base
-from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES, check_base, check_base_file
+from fedlpp_cli.models.base_plan import BasePlan, plan_base, skipped_modules
+from fedlpp_cli.models.base_tensors import INDEX, WEIGHTS, base_tensors, shards_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.quiet import quiet_libraries
-from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry
-from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, TaskSpec
+from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry, MasterSpec
+from fedlpp_cli.records.record import to_plain
+from fedlpp_cli.records.specs import BaseQuantSpec, ModelSpec, WeightRole
 from fedlpp_cli.refs import Ref
 
-if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel
+Roles = dict[str, WeightRole]
 
-WEIGHTS: Final = "model.safetensors"
-QUANT_STATE: Final = ".quant_state.bitsandbytes__"
+PACKED: Final = "packed.safetensors"
+# Of a configuration, what names the model or its makers, or would make transformers run code.
+_DROPPED: Final = {"auto_map", "quantization_config", "transformers_version", "torch_dtype"}
+_4BIT: Final = {"nf4", "fp4"}
 
 
 def provide_quantized_base(
-    model: ModelSpec,
+    master: MasterSpec,
     federation: str,
     spec: BaseQuantSpec,
     *,
@@ -41,9 +47,9 @@ def provide_quantized_base(
     """The sha256 of the quantized base of a federation, made at `out` unless it is there already.
 
     Args:
-        model: what the federation agreed on.
+        master: what the owner knows.
         federation: its name.
-        spec: format of the 4-bit weights.
+        spec: how to round.
         source: the private base itself; needed only when it has to be rounded.
         out: where the artifact goes, or lies.
         on_progress: told what is going on.
@@ -51,103 +57,156 @@ def provide_quantized_base(
     Raises:
         UsageError: nothing at `out`, and no `source`.
         LineageError: what lies at `out` belongs to another federation or has another format.
-        ModelError: `source` is not the federation's base.
+        ModelError: `source` is not the federation's base, or has tensors that cannot be rounded.
+        SecrecyError: a tensor would stay in 16 bits that nobody named.
+        GateError: a value that is not finite.
     """
     if store.exists(out):
         return _check_existing(open_folder(store.fetch(out), BaseHeader), federation, spec).sha256
     if source is None:
         raise UsageError("--base is missing: the private base has not been quantized yet", hint="--base FOLDER")
     folder, _ = store.fetch_model(source)
-    check_base(folder, model.base)
-    on_progress("quantizing base model", 0, 0)
-    with (
-        store.destination(out, message="Quantized base model") as place,
-        tempfile.TemporaryDirectory(prefix="fedlpp-") as scratch,
-    ):
-        unquantized = _save_quantized(folder, model, spec, Path(scratch))
-        contents: dict[str, bytes | Path] = {name: Path(scratch) / name for name in (CONFIG, WEIGHTS)}
+    with store.destination(out, message="Quantized base model") as place:
+        return quantize_base(folder, master, federation, spec, place.path, on_progress=on_progress)
+
+
+def plan_quantized_base(folder: Path, master: MasterSpec, spec: BaseQuantSpec) -> tuple[BasePlan, Roles]:
+    """What would become of each tensor, and what the tensors are to the model.
+
+    Raises:
+        ModelError, SecrecyError: as `plan_base`.
+    """
+    roles = master.base_weights
+    if roles is None:
+        from fedlpp_cli.models.weight_roles import weight_roles
+
+        roles = weight_roles(folder, master.model.task, master.model.lora)
+    return plan_base(base_tensors(folder), roles, spec, source=str(folder)), roles
+
+
+def quantize_base(
+    folder: Path,
+    master: MasterSpec,
+    federation: str,
+    spec: BaseQuantSpec,
+    target: Path,
+    *,
+    on_progress: Progress = silent,
+) -> str:
+    """Round the base in `folder` into the artifact `target`; its sha256. Raises as `provide_quantized_base`."""
+    model = master.model
+    check_base(folder, model.base, skip=shards_of(folder))
+    plan, roles = plan_quantized_base(folder, master, spec)
+    key = sha256_of_bytes(canonical.encode([federation, to_plain(spec), model.base.files]))
+    with resumed_folder(target, key) as draft:
+        names = _write_shards(folder, plan, model, draft, on_progress)
+        contents: dict[str, bytes | Path] = {name: draft / name for name in names}
         contents |= {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+        contents[CONFIG] = _config(folder, spec, skipped_modules(roles, model.lora.modules_to_save, spec))
+        if len(names) > 1 and spec.bits is None:
+            contents[INDEX] = _index(plan, names)
 
         def manifest(files: tuple[FileEntry, ...]) -> BaseHeader:
             return BaseHeader(
                 federation=federation,
                 round=0,
                 parents={"master": (federation,)},
-                spec=BaseArtifactSpec(quantize=spec, model_type=model.base.model_type, unquantized=unquantized),
+                spec=BaseArtifactSpec(
+                    quantize=spec,
+                    model_type=model.base.model_type,
+                    unquantized=plan.unquantized,
+                    shapes=plan.shapes,
+                ),
                 files=files,
             )
 
-        return write_folder(place.path, contents, manifest)
+        return fill_folder(draft, contents, manifest, target=target)
 
 
-def bitsandbytes_config(spec: BaseQuantSpec, *, keep: list[str]) -> "BitsAndBytesConfig":
-    """How transformers is asked for the same 4-bit weights. `keep`: modules that stay in bfloat16."""
-    from transformers import BitsAndBytesConfig
+def _write_shards(folder: Path, plan: BasePlan, model: ModelSpec, draft: Path, on_progress: Progress) -> list[str]:
+    """Write the shards that are not there yet; names of all."""
+    shards = {shard: tensors for shard, tensors in plan.shards.items() if any(t.layout(plan.spec) for t in tensors)}
+    names = [_shard_name(number, len(shards), plan.spec) for number in range(1, len(shards) + 1)]
+    n_jobs, done = sum(len(tensors) + 1 for tensors in shards.values()), 0  # and each shard's sha256
 
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=spec.format,
-        bnb_4bit_use_double_quant=spec.double,
-        bnb_4bit_compute_dtype="float32",
-        llm_int8_skip_modules=keep,
-    )
+    def on_jobs(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress("quantizing base model", done, n_jobs)
+
+    on_jobs(0)
+    with ThreadPoolExecutor(_n_threads()) as pool:
+        for name, (shard, tensors) in zip(names, shards.items(), strict=True):
+            sweep(draft / name)
+            if (draft / name).is_file():
+                on_jobs(len(tensors) + 1)
+                continue
+            from fedlpp_cli.models.base_shards import write_shard  # takes a compiler's library
+
+            write_shard(
+                folder / shard, tensors, draft / name, plan.spec, pool,
+                check=partial(check_base_file, folder, shard, model.base), on_done=partial(on_jobs, 1),
+            )  # fmt: skip
+    return names
 
 
-def _save_quantized(folder: Path, model: ModelSpec, spec: BaseQuantSpec, scratch: Path) -> dict[str, str]:
-    """Write configuration and weights into `scratch`; name to dtype of the tensors that are not 4-bit."""
-    keep = modules_to_keep(folder, model.task, model.lora)
-    config = bitsandbytes_config(spec, keep=keep)
-    opened = open_model(folder, model.task, compute="bf16", quantization_config=config, keep_quantized=True)
-    with quiet_libraries():
-        opened.model.save_pretrained(scratch, max_shard_size="1000GB")
-    _drop_tensors(scratch / WEIGHTS, opened.new_parameters)
-    _write_config(opened.model, spec, keep, scratch)
-    infos = read_infos(scratch / WEIGHTS)
-    return {
-        name: info.dtype
-        for name, info in infos.items()
-        if not any(name.startswith(stem) for stem in _quantized_weights(infos))
+def _n_threads() -> int:
+    """As many as torch would take."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    return int(stated) if stated.isdecimal() and int(stated) else len(os.sched_getaffinity(0))
+
+
+def _shard_name(number: int, count: int, spec: BaseQuantSpec) -> str:
+    name = WEIGHTS if spec.bits is None else PACKED
+    return name if count == 1 else name.replace(".", f"-{number:05d}-of-{count:05d}.", 1)
+
+
+def _index(plan: BasePlan, names: list[str]) -> bytes:
+    """The list of which tensor lies where, as transformers reads it."""
+    shards = [tensors for tensors in plan.shards.values() if any(tensor.layout(plan.spec) for tensor in tensors)]
+    weight_map = {
+        name: shard
+        for shard, tensors in zip(names, shards, strict=True)
+        for tensor in tensors
+        for name in tensor.layout(plan.spec)
     }
+    index = {"metadata": {"total_size": plan.n_bytes}, "weight_map": weight_map}
+    return _json(index)
 
 
-def _drop_tensors(weights: Path, names: Collection[str]) -> None:
-    """A new head is the federation's to train; it travels with the adapter, not with the base."""
-    from safetensors.torch import load_file, save_file
-
-    if names:
-        kept = {name: tensor for name, tensor in load_file(weights).items() if name not in names}
-        weights.unlink()  # never write over a file that may still be mapped
-        save_file(kept, weights, metadata={"format": "pt"})
-
-
-def modules_to_keep(folder: Path, task: TaskSpec, lora: LoraSpec) -> list[str]:
-    """Modules that are not rounded: the output layer, and what the federation trains whole."""
-    model = open_model(folder, task, device="meta").model
-    output = model.get_output_embeddings()
-    outputs = [name for name, module in model.named_modules() if output is not None and module is output]
-    return sorted({*outputs, *lora.modules_to_save})
-
-
-def _quantized_weights(names: Mapping[str, Any]) -> set[str]:
-    return {name.partition(QUANT_STATE)[0] for name in names if QUANT_STATE in name}
-
-
-def _write_config(model: "PreTrainedModel", spec: BaseQuantSpec, keep: list[str], scratch: Path) -> None:
+def _config(folder: Path, spec: BaseQuantSpec, skipped: list[str]) -> bytes:
     """The configuration, without a trace of where the model came from, and only what a client may trust."""
-    config = model.config.to_dict()
-    config = {name: value for name, value in config.items() if not name.startswith("_")}
-    config["architectures"] = [type(model).__name__]
-    config["quantization_config"] = {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": spec.format,
-        "bnb_4bit_use_double_quant": spec.double,
-        "bnb_4bit_compute_dtype": "float32",
-        "bnb_4bit_quant_storage": "uint8",
-        "llm_int8_skip_modules": keep,
-    }
-    text = json.dumps(config, indent=2, sort_keys=True, default=str)
-    (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
+    config: dict[str, Any] = _without_origin(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    config["dtype"] = "bfloat16"
+    if spec.format in _4BIT:
+        config["quantization_config"] = {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": spec.format,
+            "bnb_4bit_use_double_quant": spec.double,
+            "bnb_4bit_compute_dtype": "float32",
+            "bnb_4bit_quant_storage": "uint8",
+            "llm_int8_skip_modules": skipped,
+        }
+    elif spec.format == "int8":
+        config["quantization_config"] = {
+            "quant_method": "bitsandbytes",
+            "load_in_8bit": True,
+            "llm_int8_threshold": 6.0,
+            "llm_int8_skip_modules": skipped,
+        }
+    return _json(config)
+
+
+def _without_origin(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: child for name, child in value.items() if not name.startswith("_") and name not in _DROPPED}
+        return {name: _without_origin(child) for name, child in kept.items()}
+    return [_without_origin(child) for child in value] if isinstance(value, list) else value
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _check_existing(

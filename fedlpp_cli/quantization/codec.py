@@ -5,29 +5,19 @@ Three ways, one result, bit for bit: compiled kernels for large tensors on the C
 code on a GPU.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from fedlpp_cli.quantization.blocks import check_scales, dequantize_blocks, quantize_blocks
-from fedlpp_cli.quantization.codebooks import levels, midpoints
+from fedlpp_cli.quantization.codebooks import levels
 from fedlpp_cli.quantization.layout import packed_bytes
 from fedlpp_cli.quantization.packing import check_tail, pack, unpack
 from fedlpp_cli.records.specs import Bits
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 # From here on, kernels are worth loading numba for.
 MIN_COMPILED: Final = 2**18
-# A thread that has less to do costs more than it saves.
-_MIN_PER_THREAD: Final = 2**20
-_CHUNK: Final = 4096
 _PATTERNS: Final = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16, torch.float16: torch.uint16}
 
 
@@ -63,86 +53,29 @@ def decode(
 
 def _encode_compiled(flat: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
     from fedlpp_cli.quantization import kernels
+    from fedlpp_cli.quantization.compiled import encode_patterns
 
     kind = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
-    n = len(flat)
-    packed = torch.empty(packed_bytes(n, bits), dtype=torch.uint8)
-    scales = torch.empty(-(-n // block), dtype=torch.float32)
-    source, into, beside = flat.view(_PATTERNS[flat.dtype]).numpy(), packed.numpy(), scales.numpy()
-    width, chunk, table = _width(bits), chunk_size(block), _tables(bits)
-
-    def work(start: int, stop: int) -> None:
-        kernels.quantize_chunks(
-            source[start:stop], kind[flat.dtype], table, width, block, chunk,
-            beside[start // block : -(-stop // block)],
-            into[packed_bytes(start, bits) : packed_bytes(stop, bits)],
-        )  # fmt: skip
-
-    _share(work, n, chunk)
+    packed = torch.empty(packed_bytes(len(flat), bits), dtype=torch.uint8)
+    scales = torch.empty(-(-len(flat) // block), dtype=torch.float32)
+    patterns = flat.view(_PATTERNS[flat.dtype]).numpy()
+    encode_patterns(
+        patterns, kind[flat.dtype], bits, block, scales.numpy(), packed.numpy(), threads=torch.get_num_threads()
+    )
     return packed, scales
 
 
 def _decode_compiled(packed: Tensor, scales: Tensor, n: int, bits: Bits, block: int, dtype: torch.dtype) -> Tensor:
     from fedlpp_cli.quantization import kernels
+    from fedlpp_cli.quantization.compiled import decode_patterns
 
     check_scales(scales, n, block)
     check_tail(packed, n, bits)
     direct = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     kind = kernels.BFLOAT16 if direct == torch.bfloat16 else kernels.FLOAT32
     out = torch.empty(n, dtype=direct)
-    source, beside, target = packed.numpy(), scales.float().numpy(), out.view(_PATTERNS[direct]).numpy()
-    width, chunk, table = _width(bits), chunk_size(block), levels(bits).numpy()
-
-    def work(start: int, stop: int) -> None:
-        is_sound = kernels.dequantize_chunks(
-            source[packed_bytes(start, bits) : packed_bytes(stop, bits)],
-            beside[start // block : -(-stop // block)],
-            table, width, block, chunk, kind, target[start:stop],
-        )  # fmt: skip
-        if not is_sound:
-            raise ValueError("a byte above 242 holds no five ternary codes")
-
-    _share(work, n, chunk)
+    decode_patterns(
+        packed.numpy(), scales.float().numpy(), bits, block, kind, out.view(_PATTERNS[direct]).numpy(),
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
     return out.to(dtype)
-
-
-def chunk_size(block: int) -> int:
-    """How many values kernels take at a time: blocks, bytes and fives end together."""
-    unit = math.lcm(block, 8 * 5)
-    return unit * max(1, _CHUNK // unit)
-
-
-def _share(work: Callable[[int, int], None], n_values: int, chunk: int) -> None:
-    """Run `work` on ranges of whole chunks, on as many threads as torch may use."""
-    n_threads = min(torch.get_num_threads(), max(1, n_values // _MIN_PER_THREAD))
-    if n_threads == 1:
-        work(0, n_values)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in pool.map(lambda bounds: work(*bounds), _ranges(n_values, chunk, n_threads)):
-            pass
-
-
-def _ranges(n_values: int, chunk: int, count: int) -> Iterator[tuple[int, int]]:
-    size = -(-n_values // (chunk * count)) * chunk
-    return ((start, min(start + size, n_values)) for start in range(0, n_values, size))
-
-
-def _width(bits: Bits) -> int:
-    from fedlpp_cli.quantization.kernels import TERNARY
-
-    return TERNARY if bits == "ternary" else int(bits)
-
-
-@cache
-def _tables(bits: Bits) -> "tuple[NDArray[Any], NDArray[Any], NDArray[Any]]":
-    import numpy as np
-
-    from fedlpp_cli.quantization.kernels import MAX_COUNTED, level_grid
-
-    found = midpoints(levels(bits)).numpy()
-    counted = np.full(MAX_COUNTED - 1, np.inf, np.float32)
-    if len(found) >= MAX_COUNTED:
-        return (counted, *level_grid(found))
-    counted[: len(found)] = found
-    return counted, np.empty(0, np.uint8), np.empty(0, np.float32)

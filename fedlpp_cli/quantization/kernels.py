@@ -33,14 +33,14 @@ Array = NDArray[Any]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-def _compiled(function: FunctionT) -> FunctionT:
+def compiled(function: FunctionT) -> FunctionT:
     """Compiled at the first call and kept on disk; runs without Python's lock."""
     return cast("FunctionT", njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
-@_compiled
+@compiled
 def quantize_chunks(
-    source: Array, kind: int, table: tuple[Array, Array, Array], width: int, block: int, chunk: int,
+    source: Array, kind: int, table: tuple[Array, Array, Array, Array], width: int, block: int, chunk: int,
     scales: Array, packed: Array,
 ) -> None:  # fmt: skip
     """Codes and scales of `source`, whole chunks but for the last.
@@ -48,7 +48,8 @@ def quantize_chunks(
     Args:
         source: bit patterns, uint32 or uint16 `(n,)`.
         kind: FLOAT32, BFLOAT16 or FLOAT16.
-        table: midpoints `(15,)` filled up with infinity; the grid's codes and midpoints, empty for up to 16 levels.
+        table: midpoints `(15,)` filled up with infinity; the grid's codes and midpoints, empty for up to 16 levels;
+            uint8 codes by rank where they are not the ranks, else empty.
         width: bits a code, or TERNARY.
         block: weights that share a scale.
         chunk: a multiple of `block`, 8 and 5.
@@ -66,7 +67,7 @@ def quantize_chunks(
         n_codes = min(chunk, source.size - first)
         for start in range(0, n_codes, block):
             size = min(block, n_codes - start)
-            top[0] = _load(source[first + start : first + start + size], kind, bits, values)
+            top[0] = load_block(source[first + start : first + start + size], kind, bits, values)
             scale = top.view(np.float32)[0]
             scales[(first + start) // block] = scale
             found = codes[start : start + size]
@@ -76,6 +77,9 @@ def quantize_chunks(
                 _count(values[:size], scale, table[0], found)
             else:
                 _look_up(values[:size], scale, table[1], table[2], cells, found)
+        if table[3].size:
+            for i in range(n_codes):
+                codes[i] = table[3][codes[i]]
         here = first // chunk * per_chunk
         if n_codes == chunk:
             _pack(codes, width, packed[here : here + per_chunk])
@@ -85,8 +89,8 @@ def quantize_chunks(
             packed[here:] = tail[: packed.size - here]
 
 
-@_compiled
-def _load(source: Array, kind: int, bits: Array, values: Array) -> np.uint32:
+@compiled
+def load_block(source: Array, kind: int, bits: Array, values: Array) -> np.uint32:
     """Float32 values of a block; the bit pattern of the largest magnitude."""
     top = np.uint32(0)
     if kind == FLOAT16:
@@ -110,7 +114,7 @@ def _load(source: Array, kind: int, bits: Array, values: Array) -> np.uint32:
     return top
 
 
-@_compiled
+@compiled
 def _count(values: Array, scale: np.float32, m: Array, codes: Array) -> None:
     """Codes among up to 16 levels: how many midpoints lie below."""
     inverse = np.float32(1) / max(scale, _TINY)
@@ -123,7 +127,7 @@ def _count(values: Array, scale: np.float32, m: Array, codes: Array) -> None:
         codes[i] = np.uint8(low + high)
 
 
-@_compiled
+@compiled
 def _look_up(values: Array, scale: np.float32, below: Array, edges: Array, cells: Array, codes: Array) -> None:
     """Codes among many levels: the cell's first code, and one more beyond the midpoint in it."""
     inverse = np.float32(1) / max(scale, _TINY)
@@ -152,7 +156,7 @@ def level_grid(midpoints: Array, n_cells: int = 1024) -> tuple[Array, Array]:
     return below, edges
 
 
-@_compiled
+@compiled
 def _pack(codes: Array, width: int, out: Array) -> None:
     """`packing.pack` of a whole chunk."""
     if width == TERNARY:
@@ -175,7 +179,7 @@ def _pack(codes: Array, width: int, out: Array) -> None:
         out[:] = codes
 
 
-@_compiled
+@compiled
 def _pack_eights(codes: Array, width: int, out: Array) -> None:
     """Eight codes into `width` bytes."""
     for i in range(out.size // width):
@@ -186,7 +190,7 @@ def _pack_eights(codes: Array, width: int, out: Array) -> None:
             out[width * i + j] = np.uint8(word >> np.uint64(8 * (width - 1 - j)) & np.uint64(255))
 
 
-@_compiled
+@compiled
 def dequantize_chunks(
     packed: Array, scales: Array, levels: Array, width: int, block: int, chunk: int, kind: int, out: Array
 ) -> bool:
@@ -243,7 +247,7 @@ def dequantize_chunks(
     return True
 
 
-@_compiled
+@compiled
 def _rounded(bits: np.uint32, kind: int) -> np.uint32:
     """The pattern in bfloat16 of a finite float32 pattern; the same for FLOAT32."""
     if kind == BFLOAT16:
@@ -251,7 +255,7 @@ def _rounded(bits: np.uint32, kind: int) -> np.uint32:
     return bits
 
 
-@_compiled
+@compiled
 def _unpack(packed: Array, width: int, codes: Array) -> None:
     """The codes of a whole chunk."""
     if width == TERNARY:
@@ -283,7 +287,7 @@ def _unpack(packed: Array, width: int, codes: Array) -> None:
         codes[:] = packed
 
 
-@_compiled
+@compiled
 def _unpack_eights(packed: Array, width: int, codes: Array) -> None:
     """Eight codes from `width` bytes."""
     mask = np.uint64((1 << width) - 1)

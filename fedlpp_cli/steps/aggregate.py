@@ -150,6 +150,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             seed=before.seed,
             quantize=fold.proxy.header.spec.quantize,
             aggregate=fold.spec,
+            base_weights=before.base_weights,
         ),
     )
 

@@ -5,6 +5,7 @@ package or a proxy stands for what a client has.
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,24 +23,17 @@ from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.models.foreign_base import check_foreign_base
+from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.refs import parse_ref
-from fedlpp_cli.steps.inputs import RefLike, public_base_folder
+from fedlpp_cli.steps.inputs import RefLike, federation_of, public_base_folder
 from fedlpp_cli.steps.packages import open_package
 
 _LABELLED: Final = re.compile(r"([a-z0-9_-]{1,32})=(.+)")
 
 Values = Callable[[], Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class BaseModel:
-    """A base to put adapters on. `rounding`: round it while it is opened."""
-
-    folder: Path
-    rounding: BaseQuantSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ class Contender:
     name: str
     detail: str
     sha256: str | None
-    base: BaseModel
+    base: Path
     task: TaskSpec
     lora: LoraSpec
     values: Values
@@ -116,13 +110,13 @@ class Line:
     def _of_master(self, label: str, file: TensorFile[MasterHeader], *, is_proxied: bool) -> list[Contender]:
         spec = file.header.spec
         model = spec.model
-        full = BaseModel(self._full_base(model))
+        full = self._full_base(model)
         round_text = f"round {file.header.round}"
         quantize = self.quantize or spec.quantize or QuantSpec()
-        seen = self._quantized_base(model) if model.base.private else full
+        seen = self._quantized_base(file) if model.base.private else full
 
         def first() -> Mapping[str, Tensor]:
-            return first_values(full.folder, model.task, model.lora, seed=spec.seed)
+            return first_values(full, model.task, model.lora, seed=spec.seed)
 
         def rounded() -> Mapping[str, Tensor]:
             return {name: round_tensor(file.read(name), quantize, name=name) for name in file.tensors}
@@ -142,7 +136,7 @@ class Line:
         check_proxy(proxy)
         spec = proxy.header.spec
         model = spec.model
-        seen = self._quantized_base(model) if model.base.private else BaseModel(self._full_base(model))
+        seen = self._quantized_base(None) if model.base.private else self._full_base(model)
 
         def values() -> Mapping[str, Tensor]:
             return {name: read_component(proxy, name) for name in spec.shapes}
@@ -160,7 +154,7 @@ class Line:
         if not before or self.base is None:
             raise UsageError(f"{folder}: to score a PEFT adapter, put a master in front of it and give --base")
         adapter = read_peft(folder)
-        base = BaseModel(store.fetch_model(parse_ref(self.base))[0])
+        base = store.fetch_model(parse_ref(self.base))[0]
         return [
             Contender(label or folder.name, "PEFT", None, base, before[0].task, adapter.lora, lambda: adapter.values)
         ]
@@ -168,14 +162,19 @@ class Line:
     def _full_base(self, model: ModelSpec) -> Path:
         return public_base_folder(model.base, self.base)
 
-    def _quantized_base(self, model: ModelSpec) -> BaseModel:
+    def _quantized_base(self, master: TensorFile[MasterHeader] | None) -> Path:
+        """What clients see of a private base; of a master's, made on the fly where it is not there."""
         if self.base_artifact is not None:
             artifact = open_folder(store.fetch(parse_ref(self.base_artifact)), BaseHeader)
             check_foreign_base(artifact)
-            return BaseModel(artifact.path)
-        if self.base is None:
+            return artifact.path
+        if self.base is None or master is None:
             raise UsageError("--base-artifact is missing: clients see a quantized copy of this private base")
-        return BaseModel(self._full_base(model), self.base_quantize or BaseQuantSpec())
+        scratch = Path(self.files.enter_context(tempfile.TemporaryDirectory(prefix="fedlpp-"))) / "base"
+        folder, _ = store.fetch_model(parse_ref(self.base))
+        spec = self.base_quantize or BaseQuantSpec()
+        quantize_base(folder, master.header.spec, federation_of(master), spec, scratch)
+        return scratch
 
 
 def _without_repeats(rows: Sequence[Contender]) -> list[Contender]:

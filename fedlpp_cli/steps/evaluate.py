@@ -10,7 +10,6 @@ from fedlpp_cli.errors import UsageError
 from fedlpp_cli.evaluation.score import check_can_generate, score
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.open_model import open_model, open_tokenizer
-from fedlpp_cli.models.quantized_base import bitsandbytes_config, modules_to_keep
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import EvaluateReport, EvaluateRow, ReportHeader
 from fedlpp_cli.records.record import Record
@@ -80,7 +79,7 @@ def evaluate(
     with ExitStack() as files:
         line = Line(files, base, base_artifact, quantize, base_quantize)
         contenders = line.up(artifacts)
-        tokenizer = open_tokenizer(contenders[0].base.folder)
+        tokenizer = open_tokenizer(contenders[0].base)
         task = task_for(contenders[0].task, tokenizer, columns or {})
         rows = load_data(
             parse_ref(data), task, columns=columns or {}, split=split, limit=spec.limit, on_progress=on_progress
@@ -125,11 +124,7 @@ def _score_all(
 
 
 def _open(contender: Contender, device: str) -> AdaptedModel:
-    rounding, config = contender.base.rounding, None
-    if rounding is not None:
-        keep = modules_to_keep(contender.base.folder, contender.task, contender.lora)
-        config = bitsandbytes_config(rounding, keep=keep)
-    opened = open_model(contender.base.folder, contender.task, device=device, quantization_config=config)
+    opened = open_model(contender.base, contender.task, device=device)
     return AdaptedModel(opened.model, contender.lora)
 
 

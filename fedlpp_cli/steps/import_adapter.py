@@ -5,6 +5,7 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.errors import InputError
 from fedlpp_cli.models.base_folder import identify_base
 from fedlpp_cli.models.first_values import first_values, resolve_lora
+from fedlpp_cli.models.weight_roles import weight_roles
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.quantization.tensors import check_finite
 from fedlpp_cli.records.specs import ModelSpec, TaskSpec
@@ -56,4 +57,5 @@ def import_adapter(
         public_address = str(hub) if hub is not None and not private_base else None
         base_spec = identify_base(folder, private=private_base, hub=public_address)
         model = ModelSpec(base=base_spec, task=task, lora=lora)
-        return write_first_master(place, model, found.values, seed=seed, force=force)
+        weights = weight_roles(folder, task, lora) if private_base else None
+        return write_first_master(place, model, found.values, seed=seed, base_weights=weights, force=force)

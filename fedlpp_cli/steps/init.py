@@ -7,10 +7,11 @@ from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.models.base_folder import identify_base
 from fedlpp_cli.models.first_values import first_values, resolve_lora
+from fedlpp_cli.models.weight_roles import weight_roles
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import MasterHeader, MasterSpec
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import LoraSpec, ModelSpec, TaskSpec
+from fedlpp_cli.records.specs import LoraSpec, ModelSpec, TaskSpec, WeightRole
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
 
@@ -67,18 +68,25 @@ def init(
         lora = resolve_lora(folder, task, lora or LoraSpec())
         values = first_values(folder, task, lora, seed=seed)
         model = ModelSpec(base=base_spec, task=task, lora=lora)
-        return write_first_master(place, model, values, seed=seed, force=force)
+        weights = weight_roles(folder, task, lora) if private_base else None
+        return write_first_master(place, model, values, seed=seed, base_weights=weights, force=force)
 
 
 def write_first_master(
-    place: store.Destination, model: ModelSpec, values: "dict[str, Tensor]", *, seed: int, force: bool
+    place: store.Destination,
+    model: ModelSpec,
+    values: "dict[str, Tensor]",
+    *,
+    seed: int,
+    base_weights: dict[str, WeightRole] | None,
+    force: bool,
 ) -> MasterResult:
-    """Write a master of round 0."""
+    """Write a master of round 0. `base_weights`: of a private base, see `MasterSpec`."""
     header = MasterHeader(
         federation=None,
         round=0,
         parents={},
-        spec=MasterSpec(model=model, seed=seed, quantize=None, aggregate=None),
+        spec=MasterSpec(model=model, seed=seed, quantize=None, aggregate=None, base_weights=base_weights),
     )
     layout = {name: ("F32", tuple(value.shape)) for name, value in values.items()}
     with write_tensors(place.path, header, layout, private=True, force=force) as writer:

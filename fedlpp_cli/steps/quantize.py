@@ -75,7 +75,7 @@ def quantize(
         base_sha256 = None
         if is_private and base_out is not None:
             base_sha256 = provide_quantized_base(
-                opened.header.spec.model,
+                opened.header.spec,
                 federation_of(opened),
                 base_spec or BaseQuantSpec(),
                 source=None if base is None else parse_ref(base),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlpp_cli.quantization import codec
+from fedlpp_cli.quantization import compiled as compiled_path
 from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import levels, midpoints
 from fedlpp_cli.quantization.packing import pack, unpack
@@ -21,7 +22,7 @@ def compiled():
     """Kernels for tensors of any size, two threads for more than a chunk."""
     patch = pytest.MonkeyPatch()
     patch.setattr(codec, "MIN_COMPILED", 1)
-    patch.setattr(codec, "_MIN_PER_THREAD", 5000)
+    patch.setattr(compiled_path, "_MIN_PER_THREAD", 5000)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlpp_cli import aggregate, client_train, init, pack, quantize
-from fedlpp_cli.records.specs import AggregateSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
+from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
 from support.tiny import prompt_rows, write_jsonl
 
 RECIPE = TrainSpec(steps=3, batch_size=4, learning_rate=1e-2)
@@ -24,6 +24,7 @@ class Federation:
     quantize: QuantSpec = field(default_factory=QuantSpec)
     train: TrainSpec = RECIPE
     private_base: bool = False
+    base_quantize: BaseQuantSpec | None = None
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class Federation:
             spec=self.quantize,
             base=self.base,
             base_out=self.folder / "base" if self.private_base else None,
+            base_spec=self.base_quantize,
         )
         pack(
             self.proxy(number),

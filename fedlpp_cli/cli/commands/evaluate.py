@@ -6,7 +6,7 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.cli.settings_file import columns_of
+from fedlpp_cli.cli.settings_file import columns_of, keep_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec
@@ -38,7 +38,9 @@ def evaluate(
     block: o.BlockOpt = None,
     scale: o.ScaleOpt = None,
     base_format: o.BaseFormatOpt = None,
+    base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
+    base_keep: o.BaseKeepOpt = None,
     batch_size: o.EvaluateBatchSizeOpt = None,
     limit: o.LimitOpt = None,
     generate: o.GenerateOpt = None,
@@ -73,7 +75,9 @@ def evaluate(
             max_new_tokens=max_new_tokens,
         ),
         quantize=settings.resolve(QuantSpec, bits=bits, block=block, scale=scale) if rounding else None,
-        base_quantize=settings.resolve(BaseQuantSpec, format=base_format, double=base_double),
+        base_quantize=settings.resolve(
+            BaseQuantSpec, format=base_format, block=base_block, double=base_double, keep=keep_of(base_keep)
+        ),
         columns=columns_of(settings, column),
         split=split,
         device=device,

@@ -6,6 +6,7 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
+from fedlpp_cli.cli.settings_file import keep_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
@@ -30,7 +31,9 @@ def quantize(
     base: o.BaseOpt = None,
     base_out: BaseOutOpt = None,
     base_format: o.BaseFormatOpt = None,
+    base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
+    base_keep: o.BaseKeepOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -50,7 +53,9 @@ def quantize(
         spec=settings.resolve(QuantSpec, bits=bits, block=block, scale=scale),
         base=settings.ref(base, "base"),
         base_out=base_out,
-        base_spec=settings.resolve(BaseQuantSpec, format=base_format, double=base_double),
+        base_spec=settings.resolve(
+            BaseQuantSpec, format=base_format, block=base_block, double=base_double, keep=keep_of(base_keep)
+        ),
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,

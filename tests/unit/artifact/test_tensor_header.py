@@ -20,7 +20,7 @@ def one(**changes):
 
 def test_what_is_built_is_parsed():
     layout = {"b": ("U8", (3,)), "a": ("F32", (2, 2)), "c": ("BF16", ()), "d": ("F16", (1,))}
-    prefix, infos = build(layout, '{"x":"y"}')
+    prefix, infos = build(layout, ("fedlpp", '{"x":"y"}'))
     assert len(prefix) % 8 == 0
     first = len(prefix)
     assert infos == {
@@ -33,7 +33,7 @@ def test_what_is_built_is_parsed():
 
 
 def test_more_bytes_than_the_header_may_be_given():
-    prefix, infos = build({"a": ("U8", (3,))}, "{}")
+    prefix, infos = build({"a": ("U8", (3,))}, ("fedlpp", "{}"))
     assert parse(prefix + b"abc", len(prefix) + 3, source="here")[1] == infos
 
 

@@ -1,4 +1,4 @@
-"""A base that clients only see as a 4-bit copy."""
+"""A base that clients only see as a rounded copy."""
 
 import json
 import shutil
@@ -16,8 +16,9 @@ from fedlpp_cli.artifact.tensor_header import read_infos
 from fedlpp_cli.errors import ArtifactError, LineageError, UsageError
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader
-from fedlpp_cli.records.specs import BaseQuantSpec, TaskSpec
+from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec, TaskSpec
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +33,89 @@ def test_a_round_runs_without_the_true_base_on_the_clients_side(private):
     assert (private.package(0) / "base" / "model.safetensors").exists()
 
 
-def test_plain_transformers_opens_the_quantized_base_with_the_same_logits(private):
+LIBRARY_FORMATS = {
+    BaseQuantSpec(): {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+    BaseQuantSpec(double=False): {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    BaseQuantSpec(format="fp4", double=False): {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+    BaseQuantSpec(format="int8"): {"load_in_8bit": True},
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("spec", LIBRARY_FORMATS, ids=lambda spec: f"{spec.format}{'-double' * spec.double}")
+def test_plain_transformers_opens_it_as_if_it_had_quantized_the_base_itself(request, tmp_path, kind, spec):
+    """Tensors and logits are equal, but for scales of scales: bitsandbytes' CPU code misses the nearest level at times,
+    its GPU code and ours do not (decision 0012)."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    ours = AutoModelForCausalLM.from_pretrained(private.folder / "base", device_map={"": "cpu"})
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    sixteen = in_bfloat16(request.getfixturevalue(kind), tmp_path / "base")
+    federation = Federation(tmp_path / "run", sixteen, private_base=True, base_quantize=spec)
+    federation.init()
+    federation.send(0)
+    ours = AutoModelForCausalLM.from_pretrained(federation.folder / "base", device_map={"": "cpu"})
     theirs = AutoModelForCausalLM.from_pretrained(
-        private.base, quantization_config=config, dtype=torch.bfloat16, device_map={"": "cpu"}
+        sixteen, quantization_config=BitsAndBytesConfig(**LIBRARY_FORMATS[spec]), dtype="auto", device_map={"": "cpu"}
     )
-    ids = torch.tensor([[5, 6, 7, 8]])
+    found, expected = ours.state_dict(), theirs.state_dict()
+    assert set(found) == set(expected)
+    differing = {name for name in found if not_equal(found[name], expected[name])}
+    got, wanted = logits_of(ours), logits_of(theirs)
+    if not (spec.double and spec.format == "nf4"):
+        assert not differing
+        assert torch.equal(got, wanted)
+    else:
+        assert all(name.endswith(".absmax") for name in differing)
+        steps = [(found[name].int() - expected[name].int()).abs() for name in differing]
+        assert all(step.max() == 1 and (step > 0).sum() <= 1 for step in steps)
+        assert torch.allclose(got, wanted, atol=0.02 * wanted.abs().max().item())
+
+
+def logits_of(model):
+    """In training mode, since bitsandbytes' fused CPU code refuses layers as small as these."""
     with torch.no_grad():
-        assert torch.equal(ours.train()(ids).logits, theirs.train()(ids).logits)
+        return model.train()(torch.tensor([[5, 6, 7, 8]])).logits.float()
+
+
+def in_bfloat16(folder, target):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.config.update(dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0))
+    model.save_pretrained(target)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, target / name)
+    return target
+
+
+def not_equal(one, other):
+    return not torch.equal(one, other) if isinstance(one, torch.Tensor) else one != other
+
+
+@pytest.mark.parametrize("name", ["nf2", "nf3", "nf5", "nf6", "ternary"])
+def test_packed_widths_hold_what_the_reference_gives(private, tmp_path, name):
+    spec = BaseQuantSpec(format=name, block=32, double=False, keep=("output",))
+    quantize(private.master(0), out=tmp_path / "proxy", base=private.base, base_out=tmp_path / "base", base_spec=spec)
+    base = open_folder(tmp_path / "base", BaseHeader)
+    check_foreign_base(base)
+    model = open_model(base.path, private.task).model
+    bits = {"ternary": "ternary"}.get(name, name[2:])
+    for tensor, value in load_file(private.base / "model.safetensors").items():
+        expected = value.bfloat16().float()
+        if value.ndim == 2 and tensor != "lm_head.weight":
+            expected = round_tensor(value, QuantSpec(bits=bits, block=32, scale="fp32"), name=tensor)
+        assert torch.equal(model.get_parameter(tensor), expected), tensor
+
+
+def test_a_federation_on_a_three_bit_base(llama, tmp_path):
+    spec = BaseQuantSpec(format="nf3", keep=())
+    federation = Federation(tmp_path / "run", llama, private_base=True, base_quantize=spec)
+    federation.play(2)
+    listed = inspect(federation.package(1)).unquantized
+    assert all("norm" in name for name in listed)
+    rows = evaluate([federation.package(1)], data=federation.data("a"), device="cpu").rows
+    owners = evaluate([federation.master(1)], data=federation.data("a"), base=llama, base_quantize=spec, device="cpu")
+    assert [row.model for row in owners.rows] == ["base", "proxy", "central"]
+    assert rows[1].scores == owners.rows[1].scores
 
 
 def test_nothing_in_a_package_is_the_base_at_full_precision(private):
@@ -95,14 +168,6 @@ def test_the_base_of_another_federation_is_refused(private, llama, tmp_path):
     other.send(0)
     with pytest.raises(LineageError, match="its base is"):
         pack(other.proxy(0), out=tmp_path / "package", base_artifact=private.folder / "base")
-
-
-@pytest.mark.parametrize("spec", [BaseQuantSpec(format="fp4"), BaseQuantSpec(double=False)])
-def test_other_formats_open_too(private, tmp_path, spec):
-    quantize(private.master(0), out=tmp_path / "proxy", base=private.base, base_out=tmp_path / "base", base_spec=spec)
-    base = open_folder(tmp_path / "base", BaseHeader)
-    check_foreign_base(base)
-    assert open_model(base.path, private.task).new_parameters == ()
 
 
 def test_evaluate_scores_the_proxy_on_the_rounded_base(private):

@@ -1,0 +1,93 @@
+"""Are the tensors of a base model that came in a package exactly those that its manifest announces?"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from fedlpp_cli.artifact.folder import FolderArtifact
+from fedlpp_cli.artifact.regular import open_regular
+from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, TensorInfo, read_infos
+from fedlpp_cli.errors import ArtifactError
+from fedlpp_cli.models.foreign_json import parse_json
+from fedlpp_cli.quantization.base_layout import QUANT_STATE, Layout, encode_state, weight_layout
+from fedlpp_cli.records.headers import BaseHeader
+from fedlpp_cli.records.specs import BaseQuantSpec
+
+_MAX_STATE: Final = 2**16
+_DTYPES: Final = {"bfloat16", "float16", "float32"}
+
+
+def check_foreign_weights(base: FolderArtifact[BaseHeader], names: Sequence[str]) -> dict[str, str]:
+    """Tensor name to file.
+
+    Args:
+        base: the artifact.
+        names: its weight files.
+
+    Raises:
+        ArtifactError: naming the first tensor that is not as announced.
+    """
+    where: dict[str, str] = {}
+    infos: dict[str, TensorInfo] = {}
+    for name in names:
+        for tensor, info in read_infos(base.path / name, dtypes=ANY_DTYPE).items():
+            if tensor in where:
+                raise ArtifactError(f"{base.path}: {tensor} lies in {where[tensor]} and in {name}")
+            where[tensor], infos[tensor] = name, info
+    spec = base.header.spec
+    announced = _rounded(base.path, spec.quantize, infos, where)
+    announced |= {part: kind for name, shape in spec.shapes.items() for part, kind in
+                  weight_layout(name, shape, spec.quantize).items()}  # fmt: skip
+    announced |= {name: (dtype, infos[name].shape) for name, dtype in spec.unquantized.items() if name in infos}
+    found = {name: (info.dtype, info.shape) for name, info in infos.items()}
+    for name in sorted({*found, *announced, *spec.unquantized}):
+        if found.get(name) != announced.get(name, ()):
+            raise ArtifactError(
+                f"{base.path}: {name} is {found.get(name, 'missing')}, the manifest announces "
+                f"{announced.get(name, 'none')}"
+            )
+    return where
+
+
+def _rounded(path: Path, spec: BaseQuantSpec, infos: Mapping[str, TensorInfo], where: Mapping[str, str]) -> Layout:
+    """What goes with the weights in bitsandbytes' layout."""
+    layout: Layout = {}
+    if spec.bits is not None:
+        return layout
+    if spec.format == "int8":
+        for name, info in infos.items():
+            weight = name.removesuffix("SCB") + "weight"
+            if name.endswith(".SCB") and weight in infos:
+                if len(info.shape) != 1 or len(infos[weight].shape) != 2:
+                    raise ArtifactError(f"{path}: {weight} is not a matrix with a scale a row")
+                layout |= weight_layout(weight, infos[weight].shape, spec)
+        return layout
+    for name, info in infos.items():
+        weight, mark, kind = name.partition(QUANT_STATE)
+        if mark:
+            if kind != spec.format:
+                raise ArtifactError(f"{path}: {weight} is {kind!r}, the manifest says {spec.format!r}")
+            layout |= _of_state(path / where[name], weight, info, spec)
+    return layout
+
+
+def _of_state(path: Path, weight: str, info: TensorInfo, spec: BaseQuantSpec) -> Layout:
+    """The layout of the weight that a quant state describes; what it says besides is what the manifest says."""
+    if info.n_bytes > _MAX_STATE:
+        raise ArtifactError(f"{path}: {info.name} is too large")
+    with os.fdopen(open_regular(path, follow=False), "rb") as stream:
+        stream.seek(info.start)
+        state = parse_json(stream.read(info.n_bytes), source=f"{path}: {info.name}")
+    shape, offset = state.get("shape"), state.get("nested_offset", 0.0)
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 2**40 for n in shape):
+        raise ArtifactError(f"{path}: {weight} has an impossible shape {shape!r:.60}")
+    dtype = state.get("dtype")
+    expected = json.loads(encode_state(tuple(shape), str(dtype), spec, offset=0.0))
+    if dtype not in _DTYPES or {**state, "nested_offset": 0.0} != {"nested_offset": 0.0, **expected}:
+        raise ArtifactError(f"{path}: {weight} describes itself as {state!r:.200}")
+    if type(offset) is not float:
+        raise ArtifactError(f"{path}: {weight} has the offset {offset!r:.40}")
+    layout = weight_layout(weight, tuple(shape), spec)
+    return {**layout, info.name: (info.dtype, info.shape)}
