@@ -102,6 +102,12 @@ class SecrecyError(FedlppError):
     code = "secrecy"
 
 
+class SecondReleaseError(SecrecyError):
+    """The same weights were released before with another rounding, format or seed; together they would tell more."""
+
+    code = "secrecy-release"
+
+
 class OutputExistsError(FedlppError):
     """The output is already there and `--force` was not given."""
 

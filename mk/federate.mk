@@ -8,6 +8,9 @@
 #   CLIENTS      who trains, in every round
 #   DATA         a folder with CLIENT.jsonl for each client, instead of [clients]
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
+#
+# What a run releases is noted in its own folder and not in the user's: several runs on one machine may start from the
+# same first master and round it differently.
 
 FEDLPP ?= fedlpp
 RUNS ?= artifacts/runs
@@ -37,7 +40,7 @@ $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
 	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) --base-out $$(RUN)/base $$(QUANTIZE_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
-	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base $$(PACK_OPTIONS) --out $$(@D) --quiet
+	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(PACK_OPTIONS) --out $$(@D) --quiet
 
 $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
 	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,19 @@ from support.tiny import make_model
 from typer.testing import CliRunner
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures that outlive a test release is not noted in the home of the machine's user either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDLPP_STATE", str(tmp_path_factory.mktemp("fedlpp-state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's user reaches a test, nothing of a test stays on the machine."""
     monkeypatch.setenv("FEDLPP_CACHE", str(tmp_path / "fedlpp-cache"))
+    monkeypatch.setenv("FEDLPP_STATE", str(tmp_path / "fedlpp-state"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FEDLPP_DEBUG", raising=False)
 

@@ -1,6 +1,7 @@
 """Where the artifacts of a federation lie when one machine, or one shared folder, holds them all.
 
     <run>/base/                              a private base as clients see it
+    <run>/releases.jsonl                     owner only: the release ledger
     <run>/round-0000/master.safetensors      owner only
     <run>/round-0000/proxy.safetensors
     <run>/round-0000/package/
@@ -25,6 +26,7 @@ REPORT: Final = "master.report.json"
 PROXY: Final = "proxy.safetensors"
 PACKAGE: Final = "package"
 UPDATES: Final = "updates"
+RELEASES: Final = "releases.jsonl"
 SUFFIX: Final = ".safetensors"
 
 

@@ -17,6 +17,8 @@ from fedlpp_cli.records.specs import (
     LoraSpec,
     Optimizer,
     QuantSpec,
+    Rounding,
+    ScaleRounding,
     ScaleType,
     Schedule,
     TaskKind,
@@ -128,6 +130,23 @@ ModulesToSaveOpt = Annotated[
 BitsOpt = Annotated[Bits | None, _of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
 BlockOpt = Annotated[int | None, _of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
 ScaleOpt = Annotated[ScaleType | None, _of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
+RoundingOpt = Annotated[
+    Rounding | None, _of(QuantSpec, "rounding", "The nearest level, or a draw between the two around.", panel=ROUNDING)
+]
+RoundingSeedOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--rounding-seed",
+        metavar="NAME",
+        help="Name of the draws of stochastic rounding; any, clients see it.",
+        show_default=False,
+        rich_help_panel=ROUNDING,
+    ),
+]
+ScaleRoundingOpt = Annotated[
+    ScaleRounding | None,
+    _of(QuantSpec, "scale_rounding", "up hides each block's largest weight behind a coarse scale.", panel=ROUNDING),
+]
 BaseFormatOpt = Annotated[
     BaseFormat | None,
     _of(BaseQuantSpec, "format", "Format of a private base.", panel=ROUNDING, flag="--base-format"),

@@ -80,11 +80,12 @@ def _train_text(train: Any) -> str:
 
 
 def _quantize_text(quantize: Any) -> str:
-    return (
-        "full precision"
-        if quantize.bits == "full"
-        else f"{quantize.bits} bits, block {quantize.block}, {quantize.scale} scales"
-    )
+    if quantize.bits == "full":
+        return "full precision"
+    text = f"{quantize.bits} bits, block {quantize.block}, {quantize.scale} scales"
+    if quantize.scale_rounding == "up":
+        text += " rounded up"
+    return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 
 
 def _master(result: Any) -> Iterable[Block]:

@@ -15,17 +15,22 @@ _TINY = 1e-38
 
 
 def quantize_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Codes `(n,)` uint8 and scales `(m,)` float32 of `values` `(n,)`, any float type, finite.
+    """Codes `(n,)` uint8 and scales `(m,)` float32 of `values` `(n,)`, any float type, finite."""
+    flat = values.detach().reshape(-1).float()
+    rows = torch.nn.functional.pad(flat, (0, -len(flat) % block)).reshape(-1, block)
+    scales = rows.abs().amax(1)
+    codes = nearest_codes(rows, scales.unsqueeze(1), table)
+    return codes.reshape(-1)[: len(flat)], scales
+
+
+def nearest_codes(x: Tensor, c: Tensor, table: Tensor) -> Tensor:
+    """Codes uint8 of the shape of `x` float32, for scales `c` float32 that broadcast to it.
 
     z is x times the float32 reciprocal of c, as bitsandbytes' kernels have it; against a division the last bit
     can differ, which matters only on a midpoint.
     """
-    flat = values.detach().reshape(-1).float()
-    rows = torch.nn.functional.pad(flat, (0, -len(flat) % block)).reshape(-1, block)
-    scales = rows.abs().amax(1)
-    scaled = (rows * (1.0 / scales.clamp(min=_TINY)).unsqueeze(1)).clamp(-1, 1)
-    codes = torch.bucketize(scaled, midpoints(table), out_int32=True).to(torch.uint8)
-    return codes.reshape(-1)[: len(flat)], scales
+    scaled = (x * (1.0 / c.clamp(min=_TINY))).clamp(-1, 1)
+    return torch.bucketize(scaled, midpoints(table), out_int32=True).to(torch.uint8)
 
 
 def dequantize_blocks(codes: Tensor, scales: Tensor, table: Tensor, block: int) -> Tensor:

@@ -13,7 +13,10 @@ from fedlpp_cli.errors import GateError
 from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import dynamic_map
 from fedlpp_cli.quantization.codec import decode, encode
+from fedlpp_cli.quantization.given_scales import encode_with
 from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape
+from fedlpp_cli.quantization.scales import block_scales, round_up
+from fedlpp_cli.quantization.stochastic import stream_key
 from fedlpp_cli.records.specs import QuantSpec
 
 
@@ -23,29 +26,28 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     Args:
         values: any shape, any float type.
         spec: how to round.
-        name: what to call the tensor in an error.
+        name: of the tensor: what to call it in an error, and part of the name of the random stream.
 
     Raises:
-        GateError: a value that is not finite, or too large for an fp16 scale.
+        GateError: a value that is not finite, or a scale too large for its type.
     """
     if spec.bits == "full":
         check_finite(values, name=name)
         return {"": values.detach().float().clone()}
-    codes, scales = encode(values, spec.bits, spec.block)
-    if not scales.isfinite().all():
-        check_finite(values, name=name)
-    parts = {"codes": codes}
-    match spec.scale:
-        case "fp32":
-            parts["scales"] = scales
-        case "fp16":
-            parts["scales"] = _half(scales, name=name)
-        case "double":
-            # The mean in float64: a float32 sum would depend on the number of threads.
-            offset = scales.double().mean().float().reshape(1)
-            parts["scale_codes"], parts["scale_scales"] = quantize_blocks(scales - offset, dynamic_map(), SCALES_BLOCK)
-            parts["scale_offset"] = offset
-    return parts
+    if spec.rounding == "nearest" and spec.scale_rounding == "nearest":
+        codes, scales = encode(values, spec.bits, spec.block)
+        if not scales.isfinite().all():
+            check_finite(values, name=name)
+        return {"codes": codes, **_scale_parts(scales, spec, name=name)}
+    scales = _scales(values, spec, name=name)
+    stored = _scale_parts(scales, spec, name=name)
+    key = None
+    if spec.rounding_seed is not None:
+        # The mean is to be right for who reads the value: chances come from the scale as it was stored. A weight
+        # beyond that scale (fp16 and double quantization can round it down) gets the outermost level.
+        scales = _stored_scales(stored, spec)
+        key = stream_key(spec.rounding_seed, name, values)
+    return {"codes": encode_with(values, scales, spec.bits, spec.block, key=key), **stored}
 
 
 def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec) -> Tensor:
@@ -56,11 +58,7 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
     """
     if spec.bits == "full":
         return parts[""].reshape(shape)
-    if spec.scale == "double":
-        nested = dequantize_blocks(parts["scale_codes"], parts["scale_scales"], dynamic_map(), SCALES_BLOCK)
-        scales = nested + parts["scale_offset"]
-    else:
-        scales = parts["scales"].float()
+    scales = _stored_scales(parts, spec)
     if not scales.isfinite().all():
         raise ValueError("a scale is not finite")
     return decode(parts["codes"], scales, math.prod(shape), spec.bits, spec.block).reshape(shape)
@@ -83,10 +81,44 @@ def check_finite(values: Tensor, *, name: str) -> None:
         raise GateError(f"{name}: element {index} is {values[tuple(index)].item()}, finite values are needed")
 
 
+def _scales(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
+    scales = block_scales(values, spec.block)
+    if not scales.isfinite().all():
+        check_finite(values, name=name)
+    if spec.scale_rounding == "nearest":
+        return scales
+    grid = round_up(scales)
+    if not grid.isfinite().all():
+        raise GateError(
+            f"{name}: a block's largest weight, {scales.max().item():g}, is too large to be rounded up",
+            hint="--scale-rounding nearest",
+        )
+    return grid
+
+
+def _scale_parts(scales: Tensor, spec: QuantSpec, *, name: str) -> dict[str, Tensor]:
+    match spec.scale:
+        case "fp32":
+            return {"scales": scales}
+        case "fp16":
+            return {"scales": _half(scales, name=name)}
+        case "double":
+            # The mean in float64: a float32 sum would depend on the number of threads.
+            offset = scales.double().mean().float().reshape(1)
+            codes, nested = quantize_blocks(scales - offset, dynamic_map(), SCALES_BLOCK)
+            return {"scale_codes": codes, "scale_scales": nested, "scale_offset": offset}
+
+
+def _stored_scales(parts: Mapping[str, Tensor], spec: QuantSpec) -> Tensor:
+    """The scales as a reader has them, float32."""
+    if spec.scale != "double":
+        return parts["scales"].float()
+    nested = dequantize_blocks(parts["scale_codes"], parts["scale_scales"], dynamic_map(), SCALES_BLOCK)
+    return nested + parts["scale_offset"]
+
+
 def _half(scales: Tensor, *, name: str) -> Tensor:
     half = scales.half()
     if not half.isfinite().all():
-        raise GateError(
-            f"{name}: a block's largest weight, {scales.max().item():g}, is beyond fp16", hint="--scale fp32"
-        )
+        raise GateError(f"{name}: a block's scale, {scales.max().item():g}, is beyond fp16", hint="--scale fp32")
     return half

@@ -41,6 +41,13 @@ SECTIONS: Final[dict[str, type[Record]]] = {
 
 # Of these fields one is set; an option for one takes the place of either in the file. Without any: the default.
 _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None}}
+# With an option of that value, these fields of the file have no meaning, and are not looked at.
+_WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] = {
+    QuantSpec: {
+        ("bits", "full"): ("rounding", "rounding_seed", "scale_rounding"),
+        ("rounding", "nearest"): ("rounding_seed",),
+    }
+}
 
 
 class FederationFile(Record, frozen=True, kw_only=True):
@@ -80,6 +87,9 @@ class Settings:
         section_name = next(name for name, section in SECTIONS.items() if section is kind)
         section: Mapping[str, object] = getattr(self.file, section_name)
         given = {name: value for name, value in options.items() if value is not None}
+        for option, fields in _WITHOUT.get(kind, {}).items():
+            if option in given.items():
+                section = {name: value for name, value in section.items() if name not in fields}
         group = _ONE_OF.get(kind, {})
         if set(group) & set(given):
             section = {name: value for name, value in section.items() if name not in group}

@@ -193,4 +193,5 @@ def _spell(quantize: QuantSpec) -> str:
     if quantize.bits == "full":
         return "full precision"
     name = quantize.bits if quantize.bits == "ternary" else f"{quantize.bits} bits"
-    return f"{name}, block {quantize.block}"
+    drawn = "" if quantize.rounding == "nearest" else f", {quantize.rounding}"
+    return f"{name}, block {quantize.block}{drawn}"

@@ -1,14 +1,23 @@
 """`pack`: a proxy and a recipe become what a client gets."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.card import package_card
 from fedlpp_cli.artifact.folder import BASE, CARD, MANIFEST, PROXY, open_folder, write_folder
 from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.release_ledger import (
+    AdapterRelease,
+    BaseRelease,
+    Release,
+    check_releases,
+    default_ledger,
+    record_releases,
+)
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.errors import SecrecyError, UsageError
+from fedlpp_cli.errors import DigestError, LineageError, SecrecyError, UsageError
 from fedlpp_cli.records.headers import (
     BaseHeader,
     FileEntry,
@@ -24,7 +33,10 @@ from fedlpp_cli.steps.inputs import RefLike, check_parent
 
 
 class PackResult(Record, frozen=True, kw_only=True):
-    """What `pack` made; with `dry_run` what it would make, and `sha256` is None."""
+    """What `pack` made; with `dry_run` what it would make, and `sha256` is None.
+
+    `ledger`: the file that says what was released.
+    """
 
     path: str
     sha256: str | None
@@ -34,6 +46,7 @@ class PackResult(Record, frozen=True, kw_only=True):
     train: TrainSpec
     n_files: int
     n_bytes: int
+    ledger: str
 
 
 def pack(
@@ -43,6 +56,7 @@ def pack(
     train: TrainSpec | None = None,
     client: str | None = None,
     base_artifact: RefLike | None = None,
+    ledger: Path | str | None = None,
     force: bool = False,
     dry_run: bool = False,
 ) -> PackResult:
@@ -54,13 +68,16 @@ def pack(
         train: the recipe.
         client: the one client it is for; None for any.
         base_artifact: the quantized private base that `quantize` made.
+        ledger: the file that notes what was released; None for the federation's in the user's state folder.
         force: replace an existing package.
         dry_run: check everything and write nothing.
 
     Raises:
         SecrecyError: a master instead of a proxy.
+        SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`.
         LineageError: a base that does not belong to the proxy.
+        ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
     train = train or TrainSpec(steps=DEFAULT_STEPS)
     with _open_proxy(proxy) as opened:
@@ -68,12 +85,28 @@ def pack(
         sizes = [
             len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()
         ]
+        ledger = Path(ledger or default_ledger(opened.header.federation or ""))
+        result = partial(_result, opened, train, client, sizes=sizes, ledger=ledger)
+        releases = _releases(opened)
         if dry_run:
-            return _result(opened, train, client, path=str(out), sha256=None, sizes=sizes)
+            check_releases(ledger, releases)
+            return result(path=str(out), sha256=None)
         title = f"Package of round {opened.header.round}"
         with store.destination(parse_ref(out), message=title, force=force) as place:
+            record_releases(ledger, releases)
             sha256 = write_folder(place.path, contents, _manifest_for(opened, train, client), force=force)
-        return _result(opened, train, client, path=str(place.written), sha256=sha256, sizes=sizes)
+        return result(path=str(place.written), sha256=sha256)
+
+
+def _releases(proxy: TensorFile[ProxyHeader]) -> list[Release]:
+    header = proxy.header
+    master, base = header.parent("master"), header.parent("base")
+    if master is None:
+        raise LineageError(f"{proxy.path}: it does not say of which master it is the proxy")
+    releases: list[Release] = [AdapterRelease(master=master, proxy=proxy.sha256, quantize=header.spec.quantize)]
+    if header.spec.model.base.private and base is not None:
+        releases.append(BaseRelease(federation=header.federation or "", base=base))
+    return releases
 
 
 def _open_proxy(ref: RefLike) -> TensorFile[ProxyHeader]:
@@ -105,8 +138,14 @@ def _manifest_for(
 ) -> Callable[[tuple[FileEntry, ...]], PackageHeader]:
     base = proxy.header.parents.get("base", ())
     parents = {"proxy": (proxy.sha256,), **({"base": base} if base else {})}
+    noted = {PROXY: proxy.sha256, **({f"{BASE}/{MANIFEST}": base[0]} if base else {})}
 
     def manifest(files: tuple[FileEntry, ...]) -> PackageHeader:
+        for entry in files:
+            if noted.get(entry.name, entry.sha256) != entry.sha256:
+                raise DigestError(
+                    f"{entry.name}: what was copied is not what the release ledger notes; it was replaced"
+                )
         return PackageHeader(
             federation=proxy.header.federation,
             round=proxy.header.round,
@@ -126,6 +165,7 @@ def _result(
     path: str,
     sha256: str | None,
     sizes: Sequence[int],
+    ledger: Path,
 ) -> PackResult:
     return PackResult(
         path=path,
@@ -136,4 +176,5 @@ def _result(
         train=train,
         n_files=len(sizes),
         n_bytes=sum(sizes),
+        ledger=str(ledger),
     )

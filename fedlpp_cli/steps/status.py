@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import read_manifest
-from fedlpp_cli.artifact.run_folder import RoundFolder, round_name, scan_run
+from fedlpp_cli.artifact.run_folder import RELEASES, RoundFolder, round_name, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.records.headers import Header, UpdateHeader, decode_header
 from fedlpp_cli.records.record import Record
@@ -76,7 +76,8 @@ def _next(run: str, folder: RoundFolder, updates: Sequence[str], missing: Sequen
     if folder.package is None:
         if folder.proxy is None:
             return f"fedlpp quantize {here}/master.safetensors --out {here}/proxy.safetensors"
-        return f"fedlpp pack {here}/proxy.safetensors --out {here}/package"
+        ledger = f" --ledger {run}/{RELEASES}" if (folder.path.parent / RELEASES).is_file() else ""
+        return f"fedlpp pack {here}/proxy.safetensors{ledger} --out {here}/package"
     if missing:
         return f"waiting for {', '.join(missing)}"
     if not updates:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from support.forge import sha256_of
 from support.parties import Federation
 
+from fedlpp_cli import canonical
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.version import __version__
 
@@ -20,7 +22,7 @@ DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
     "quantize": "path sha256 federation round quantize n_parameters n_bytes bits_per_parameter base",
-    "pack": "path sha256 federation round client train n_files n_bytes",
+    "pack": "path sha256 federation round client train n_files n_bytes ledger",
     "client-train": "path sha256 federation round client train n_examples n_cut n_steps n_parameters n_bytes metrics",
     "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients",
     "evaluate": "path rows n_examples n_cut data gap",
@@ -90,6 +92,9 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
     (tmp_path / "bad.jsonl").write_text('{"text": 3}\n')
     (tmp_path / "there").write_text("")
     (tmp_path / "odd.toml").write_text("[train]\nstep = 3\n")
+    (tmp_path / "bad.ledger").write_text("{}\n")
+    released = {"about": "adapter", "master": sha256_of(played.master(0)), "proxy": "0" * 64, "quantize": {}}
+    (tmp_path / "other.ledger").write_bytes(canonical.encode(released) + b"\n")
     out = ["--out", tmp_path / "out.safetensors"]
     train = ["client-train", played.package(0), "--client", "c", "--base", llama]
     cases = [
@@ -100,11 +105,14 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (3, "input", ["inspect", tmp_path / "gone"]),
         (3, "settings", ["pack", played.proxy(0), "-f", tmp_path / "odd.toml", *out]),
         (3, "settings", ["quantize", played.master(0), "--block", "0", *out]),
+        (3, "settings", ["quantize", played.master(0), "--rounding", "stochastic", *out]),
         (3, "data", [*train, "--data", tmp_path / "bad.jsonl", *out]),
         (3, "model", ["client-train", played.package(0), "--client", "c", "--base", tmp_path, "--data", "x", *out]),
         (4, "artifact", ["inspect", tmp_path / "there"]),
+        (4, "artifact", ["pack", played.proxy(0), "--ledger", tmp_path / "bad.ledger", *out]),
         (5, "lineage", ["quantize", played.proxy(0), *out]),
         (7, "secrecy", ["pack", played.master(0), *out]),
+        (7, "secrecy-release", ["pack", played.proxy(0), "--ledger", tmp_path / "other.ledger", *out]),
         (7, "secrecy", ["init", "--base", llama, "--out", "hf://org/repo/master.safetensors"]),
         (8, "output-exists", ["quantize", played.master(0), "--out", tmp_path / "there"]),
     ]
@@ -182,6 +190,23 @@ def test_settings_come_from_options_then_the_file_then_defaults(fedlpp, played, 
     call = ["quantize", played.master(0), "-f", tmp_path / "f.toml", "--bits", "2", "--dry-run", "--json"]
     found = json.loads(fedlpp(*call, "--out", tmp_path / "p").stdout)["data"]["quantize"]
     assert (found["bits"], found["block"], found["scale"]) == ("2", 32, "fp16")
+
+
+def test_rounding_is_told_by_options_and_an_option_undoes_what_the_file_says(fedlpp, played, tmp_path):
+    (tmp_path / "f.toml").write_text('[quantize]\nrounding = "stochastic"\nrounding_seed = "spring"\n')
+
+    def rounding(*options):
+        call = ["quantize", played.master(0), *options, "--dry-run", "--json", "--out", tmp_path / "p"]
+        found = json.loads(fedlpp(*call).stdout)["data"]["quantize"]
+        return found["rounding"], found["rounding_seed"], found["scale_rounding"]
+
+    drawn = ["--rounding", "stochastic", "--rounding-seed", "a", "--scale-rounding", "up"]
+    assert rounding(*drawn) == ("stochastic", "a", "up")
+    assert rounding("-f", tmp_path / "f.toml") == ("stochastic", "spring", "nearest")
+    assert rounding("-f", tmp_path / "f.toml", "--rounding", "nearest") == ("nearest", None, "nearest")
+    assert rounding("-f", tmp_path / "f.toml", "--bits", "full") == ("nearest", None, "nearest")
+    shown = fedlpp("quantize", played.master(0), *drawn, "--out", tmp_path / "p").stdout
+    assert "3 bits, block 64, fp16 scales rounded up, stochastic a: 3.25 bits a parameter" in shown
 
 
 def test_the_installed_program_runs(played):

@@ -72,6 +72,7 @@ class Federation:
             out=self.package(number),
             train=self.train,
             base_artifact=self.folder / "base" if self.private_base else None,
+            ledger=self.folder / "releases.jsonl",
         )
 
     def train_client(self, number: int, client: str) -> Any:

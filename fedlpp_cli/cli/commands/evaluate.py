@@ -37,6 +37,9 @@ def evaluate(
     bits: o.BitsOpt = None,
     block: o.BlockOpt = None,
     scale: o.ScaleOpt = None,
+    rounding: o.RoundingOpt = None,
+    rounding_seed: o.RoundingSeedOpt = None,
+    scale_rounding: o.ScaleRoundingOpt = None,
     base_format: o.BaseFormatOpt = None,
     base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
@@ -60,7 +63,15 @@ def evaluate(
     from fedlpp_cli.steps.evaluate import evaluate as step
 
     settings = read_settings(federation)
-    rounding = any(value is not None for value in (bits, block, scale))
+    quantize = {
+        "bits": bits,
+        "block": block,
+        "scale": scale,
+        "rounding": rounding,
+        "rounding_seed": rounding_seed,
+        "scale_rounding": scale_rounding,
+    }
+    is_told = any(value is not None for value in quantize.values())
     return step(
         artifacts,
         data=settings.needed_ref(data, "test_data", flag="--data"),
@@ -74,7 +85,7 @@ def evaluate(
             num_beams=num_beams,
             max_new_tokens=max_new_tokens,
         ),
-        quantize=settings.resolve(QuantSpec, bits=bits, block=block, scale=scale) if rounding else None,
+        quantize=settings.resolve(QuantSpec, **quantize) if is_told else None,
         base_quantize=settings.resolve(
             BaseQuantSpec, format=base_format, block=base_block, double=base_double, keep=keep_of(base_keep)
         ),

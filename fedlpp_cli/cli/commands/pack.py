@@ -1,5 +1,6 @@
 """`fedlpp pack`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,15 @@ from fedlpp_cli.records.specs import TrainSpec
 ProxyArg = Annotated[str, typer.Argument(metavar="PROXY", help="What quantize made.", show_default=False)]
 ForClientOpt = Annotated[
     str | None, typer.Option("--client", help="The one client that it is for.", show_default="any client")
+]
+LedgerOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        metavar="FILE",
+        help="Notes what was released; nothing is released in a second rounding.",
+        show_default="one a federation, in the state folder",
+    ),
 ]
 
 
@@ -33,6 +43,7 @@ def pack(
     max_grad_norm: o.MaxGradNormOpt = None,
     compute: o.ComputeOpt = None,
     max_update_norm: o.MaxUpdateNormOpt = None,
+    ledger: LedgerOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -61,4 +72,13 @@ def pack(
         compute=compute,
         max_update_norm=max_update_norm,
     )
-    return step(proxy, out=out, train=train, client=client, base_artifact=base_artifact, force=force, dry_run=dry_run)
+    return step(
+        proxy,
+        out=out,
+        train=train,
+        client=client,
+        base_artifact=base_artifact,
+        ledger=ledger,
+        force=force,
+        dry_run=dry_run,
+    )

@@ -28,6 +28,9 @@ def quantize(
     bits: o.BitsOpt = None,
     block: o.BlockOpt = None,
     scale: o.ScaleOpt = None,
+    rounding: o.RoundingOpt = None,
+    rounding_seed: o.RoundingSeedOpt = None,
+    scale_rounding: o.ScaleRoundingOpt = None,
     base: o.BaseOpt = None,
     base_out: BaseOutOpt = None,
     base_format: o.BaseFormatOpt = None,
@@ -42,6 +45,7 @@ def quantize(
 
     fedlpp quantize master.safetensors --bits 3 --out proxy.safetensors
     fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
+    fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
     """
     from fedlpp_cli.steps.quantize import quantize as step
@@ -50,7 +54,15 @@ def quantize(
     return step(
         master,
         out=out,
-        spec=settings.resolve(QuantSpec, bits=bits, block=block, scale=scale),
+        spec=settings.resolve(
+            QuantSpec,
+            bits=bits,
+            block=block,
+            scale=scale,
+            rounding=rounding,
+            rounding_seed=rounding_seed,
+            scale_rounding=scale_rounding,
+        ),
         base=settings.ref(base, "base"),
         base_out=base_out,
         base_spec=settings.resolve(

@@ -133,6 +133,78 @@ def test_bits_per_parameter_are_within_two_percent_of_the_formula():
             assert 8 * n_bytes / math.prod(shape) == pytest.approx(width + scale_bits / 64, rel=0.02)
 
 
+OTHERS = [
+    {"scale_rounding": "up"},
+    {"rounding": "stochastic", "rounding_seed": "a"},
+    {"rounding": "stochastic", "rounding_seed": "a", "scale_rounding": "up"},
+]
+other_roundings = pytest.mark.parametrize("fields", OTHERS, ids=["up", "stochastic", "stochastic up"])
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("scale", ["fp32", "fp16", "double"])
+@other_roundings
+def test_every_rounding_has_the_same_parts(bits, scale, fields):
+    spec = QuantSpec(bits=bits, scale=scale, block=16, **fields)
+    for values in (torch.randn(3, 50), torch.zeros(5), torch.cat([torch.zeros(64), torch.full((3,), 1e-9)])):
+        parts = quantize_tensor(values, spec, name="x")
+        found = {name: (NAMES[part.dtype], tuple(part.shape)) for name, part in parts.items()}
+        assert found == parts_layout(tuple(values.shape), spec)
+        back = dequantize_tensor(parts, tuple(values.shape), spec)
+        assert back.isfinite().all()
+        assert (back[values == 0] == 0).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@other_roundings
+def test_every_rounding_refuses_what_is_not_finite_with_its_place(bad, fields):
+    values = torch.zeros(3, 4)
+    values[1, 2] = bad
+    with pytest.raises(GateError, match=r"layer.lora_A: element \[1, 2\]"):
+        quantize_tensor(values, QuantSpec(**fields), name="layer.lora_A")
+
+
+def test_a_scale_that_cannot_be_rounded_up_is_refused_with_a_way_out():
+    with pytest.raises(GateError, match=r"x: a block's largest weight, 3\.4e\+38, is too large") as caught:
+        quantize_tensor(torch.tensor([3.4e38]), QuantSpec(scale="fp32", scale_rounding="up"), name="x")
+    assert caught.value.hint == "--scale-rounding nearest"
+    with pytest.raises(GateError, match=r"x: a block's scale, 65536, is beyond fp16") as caught:
+        quantize_tensor(torch.tensor([65000.0]), QuantSpec(scale="fp16", scale_rounding="up"), name="x")
+    assert caught.value.hint == "--scale fp32"
+    assert quantize_tensor(torch.tensor([65000.0]), QuantSpec(scale="fp16"), name="x")["scales"].tolist() == [64992.0]
+
+
+def test_with_scales_rounded_up_no_block_gives_its_largest_weight_away(normal):
+    blocks = normal.reshape(-1, 64)
+    largest = blocks.abs() == blocks.abs().amax(1, keepdim=True)
+    for scale in ("fp32", "fp16"):
+        exact, coarse = (
+            round_tensor(normal, QuantSpec(scale=scale, scale_rounding=rounding), name="x").reshape(-1, 64)[largest]
+            for rounding in ("nearest", "up")
+        )
+        true = blocks[largest]
+        assert ((exact - true).abs() <= 2.0**-11 * true.abs()).all()
+        off = (coarse - true).abs() / true.abs()
+        assert (off > 2.0**-11).double().mean() > 0.99
+        assert off.mean() > 0.04
+
+
+@pytest.mark.parametrize("bits", ["2", "3", "4"])
+def test_a_draw_is_worse_than_the_nearest_level_and_a_mean_of_draws_is_better(normal, bits):
+    x = normal[: 2**14]
+
+    def error(back):
+        return ((back - x).norm() / x.norm()).item()
+
+    draws = [
+        round_tensor(x, QuantSpec(bits=bits, rounding="stochastic", rounding_seed=f"s{number}"), name="x")
+        for number in range(32)
+    ]
+    nearest = error(round_tensor(x, QuantSpec(bits=bits), name="x"))
+    assert error(draws[0]) > 1.3 * nearest
+    assert error(torch.stack(draws).mean(0)) < 0.4 * nearest
+
+
 def test_scales_that_are_not_finite_are_refused_when_read():
     spec = QuantSpec(scale="fp32")
     parts = quantize_tensor(torch.ones(10), spec, name="x")

@@ -205,3 +205,31 @@ def test_an_empty_file_says_nothing(settings_of, tmp_path):
     assert settings.file == Settings().file
     for kind in (LoraSpec, QuantSpec, AggregateSpec):
         assert settings.resolve(kind) == kind()
+
+
+STOCHASTIC = '[quantize]\nbits = "4"\nrounding = "stochastic"\nrounding_seed = "spring"\nscale_rounding = "up"\n'
+
+
+def test_an_option_that_rounds_otherwise_leaves_out_what_the_file_says_of_rounding(settings_of):
+    settings = settings_of(STOCHASTIC)
+    file = {"bits": "4", "rounding": "stochastic", "rounding_seed": "spring", "scale_rounding": "up"}
+    assert settings.resolve(QuantSpec) == QuantSpec(**file)
+    assert settings.resolve(QuantSpec, rounding_seed="b") == QuantSpec(**file | {"rounding_seed": "b"})
+    assert settings.resolve(QuantSpec, rounding="nearest") == QuantSpec(bits="4", scale_rounding="up")
+    assert settings.resolve(QuantSpec, bits="full") == QuantSpec(bits="full")
+    assert settings_of("").resolve(QuantSpec, rounding="nearest") == QuantSpec()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounding": "stochastic"},
+        {"rounding_seed": "a"},
+        {"rounding": "nearest", "rounding_seed": "a"},
+        {"bits": "full", "scale_rounding": "up"},
+        {"rounding": "stochastic", "rounding_seed": "no spaces"},
+    ],
+)
+def test_options_of_rounding_that_do_not_go_together_are_refused(options):
+    with pytest.raises(SettingsError, match=r"quantize: (rounding_seed|bits): "):
+        Settings().resolve(QuantSpec, **options)

@@ -1,0 +1,227 @@
+"""What an owner has released: one proxy of each master, one quantized base of each federation with a private one.
+
+Two roundings of the same weights tell more than one: the intervals of two formats intersect, the mean of many draws
+has almost no error. So `pack` notes what it is about to release, and refuses another image of what was released before.
+
+The ledger is a file of the owner's, one canonical JSON object a line:
+
+    {"about":"adapter","master":"<sha256>","proxy":"<sha256>","quantize":{...}}
+    {"about":"base","base":"<sha256>","federation":"<sha256>"}
+
+A line is on disk before the package that it is about has its name. A crash in between leaves a line about a package
+that never was; releasing the same again is no second release and adds no line.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from fedlpp_cli import canonical
+from fedlpp_cli.artifact.regular import read_regular
+from fedlpp_cli.artifact.whole import fsync_folder, write_all
+from fedlpp_cli.errors import ArtifactError, FedlppError, InputError, OutputError, SecondReleaseError, UsageError
+from fedlpp_cli.records.record import Digest, Record, read_record, to_plain
+from fedlpp_cli.records.specs import QuantSpec
+
+_MAX_BYTES: Final = 64 * 2**20
+_MAX_LINE_BYTES: Final = 2**16
+_ELSEWHERE: Final = "--ledger FILE, or FEDLPP_STATE, puts the release ledger elsewhere"
+
+
+class AdapterRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="adapter"):
+    """A master's adapter goes out as a proxy."""
+
+    master: Digest
+    proxy: Digest
+    quantize: QuantSpec
+
+    @property
+    def secret(self) -> tuple[str, str]:
+        """What goes out once, and its digest."""
+        return "master", self.master
+
+    @property
+    def image(self) -> tuple[str, str]:
+        """What it goes out as, and its digest."""
+        return "proxy", self.proxy
+
+
+class BaseRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="base"):
+    """A federation's private base goes out as a quantized copy."""
+
+    federation: Digest
+    base: Digest
+
+    @property
+    def secret(self) -> tuple[str, str]:
+        """What goes out once, and its digest."""
+        return "the private base of federation", self.federation
+
+    @property
+    def image(self) -> tuple[str, str]:
+        """What it goes out as, and its digest."""
+        return "base artifact", self.base
+
+
+Release = AdapterRelease | BaseRelease
+_KINDS: Final[dict[object, type[AdapterRelease] | type[BaseRelease]]] = {
+    "adapter": AdapterRelease,
+    "base": BaseRelease,
+}
+
+
+def default_ledger(federation: str) -> Path:
+    """Where a federation's ledger lies unless told otherwise: one file in the user's state folder.
+
+    Raises:
+        UsageError: the user has no home folder.
+    """
+    state = _state_folder()
+    if state is None:
+        raise UsageError("no folder for the release ledger: this user has no home", hint=_ELSEWHERE)
+    return state / "releases" / f"{federation}.jsonl"
+
+
+def check_releases(path: Path, releases: Sequence[Release]) -> None:
+    """Say whether `record_releases` would refuse. Writes nothing.
+
+    Raises:
+        SecondReleaseError, ArtifactError, InputError: as `record_releases`.
+    """
+    if os.path.lexists(path):
+        _new_among(releases, _parse(read_regular(path, _MAX_BYTES + 1), path), path)
+
+
+def record_releases(path: Path, releases: Sequence[Release]) -> None:
+    """Note what is about to go out. When this returns, it is on disk. Of two processes the second sees the first's.
+
+    Raises:
+        SecondReleaseError: another image of the same weights is in the ledger.
+        ArtifactError: the ledger is damaged.
+        InputError: no regular file.
+        OutputError: it cannot be locked or written.
+    """
+    try:
+        _make_folder(path.parent)
+        with _locked(path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            data = os.pread(descriptor, min(size, _MAX_BYTES + 1), 0)
+            lines = b"".join(
+                canonical.encode(to_plain(release)) + b"\n"
+                for release in _new_among(releases, _parse(data, path), path)
+            )
+            is_open = data != b"" and not data.endswith(b"\n")  # by somebody's editor
+            _append(descriptor, b"\n" * (is_open and lines != b"") + lines, size)
+            fsync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})", hint=_ELSEWHERE) from None
+
+
+def _new_among(releases: Sequence[Release], known: Sequence[tuple[int, Release]], path: Path) -> list[Release]:
+    """Those that are not in the ledger yet.
+
+    Raises:
+        SecondReleaseError: another image is.
+    """
+    new = []
+    for release in releases:
+        before = [(number, one) for number, one in known if one.secret == release.secret]
+        if any(one.image == release.image for _, one in before):
+            continue
+        if before:
+            number, one = before[0]
+            (what, secret), (kind, found), (_, wanted) = release.secret, one.image, release.image
+            raise SecondReleaseError(
+                f"{what} {secret[:12]}… was released as {kind} {found[:12]}…, this is {kind} {wanted[:12]}…: "
+                "two roundings of the same weights tell more than one",
+                hint=f"pack {kind} {found[:12]}… again; if it never left this machine, remove line {number} of {path}",
+            )
+        new.append(release)
+    return new
+
+
+def _parse(data: bytes, path: Path) -> list[tuple[int, Release]]:
+    """Number and content of each line that is not empty."""
+    if len(data) > _MAX_BYTES:
+        raise ArtifactError(f"{path}: a release ledger of more than {_MAX_BYTES} bytes is not read", hint=_ELSEWHERE)
+    try:
+        return [(number, _parse_line(line, number, path)) for number, line in enumerate(data.split(b"\n"), 1) if line]
+    except FedlppError as error:
+        # What cannot be read cannot be ruled out, so nothing is released until somebody has looked.
+        error.hint = "restore the release ledger from a copy; a last line cut short was never released: remove it"
+        raise
+
+
+def _parse_line(line: bytes, number: int, path: Path) -> Release:
+    source = f"{path}: line {number}"
+    raw = canonical.decode_object(line, source=source, max_bytes=_MAX_LINE_BYTES)
+    kind = _KINDS.get(str(raw.get("about")))
+    if kind is None:
+        raise ArtifactError(
+            f"{source}: about is {raw.get('about')!r:.80}, one of {', '.join(map(str, _KINDS))} is needed"
+        )
+    return read_record(raw, kind, source=source, error=ArtifactError)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A descriptor of the file at `path`, made if it is missing, that no other process has locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path}: not a regular file", hint="--ledger FILE")
+            # Without a lock two processes could release two images, so there is no way around it.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the file is still the one under that name: an editor may have put another there meanwhile."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _append(descriptor: int, data: bytes, size: int) -> None:
+    """All of `data` behind the first `size` bytes and on disk, or none of it.
+
+    Also without anything new: whoever wrote the last line may have been killed before it was on disk.
+    """
+    try:
+        write_all(descriptor, data, size)
+        os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Missing folders, in the user's state folder with mode 0700."""
+    state = _state_folder()
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        is_private = state is not None and one.is_relative_to(state)
+        one.mkdir(mode=0o700 if is_private else 0o777, exist_ok=True)
+        fsync_folder(one.parent)
+
+
+def _state_folder() -> Path | None:
+    """`$FEDLPP_STATE`, else `fedlpp` in the user's state folder; None for a user without a home."""
+    own, users = os.environ.get("FEDLPP_STATE"), os.environ.get("XDG_STATE_HOME")
+    if own or users:
+        return Path(own) if own else Path(users or "") / "fedlpp"
+    try:
+        return Path.home() / ".local" / "state" / "fedlpp"
+    except RuntimeError:
+        return None
