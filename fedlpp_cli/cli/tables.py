@@ -101,10 +101,12 @@ def _quantize(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
-        ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters"),
+        ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters, {size(result.n_bytes_fp16)} in fp16"),
         ("quantized base", result.base),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
+    if result.sha256 is None:
+        yield from _groups(result.groups)
 
 
 def _pack(result: Any) -> Iterable[Block]:
@@ -181,6 +183,29 @@ def _export(result: Any) -> Iterable[Block]:
     yield _facts([("format", result.format), ("round", result.round), ("size", size(result.n_bytes))])
 
 
+def _groups(groups: Any) -> Iterable[Block]:
+    """By groups of tensors, and the sum of each part against fp16."""
+    if not groups:
+        return
+    is_measured = any(group.measured_error is not None for group in groups)
+    head = ("", "group", "tensors", "parameters", "size", "bits", "error expected")
+    rows = [
+        (
+            group.part, group.group, group.n_tensors, f"{group.n_parameters:,}", size(group.n_bytes),
+            f"{group.bits_per_parameter:.4g}", f"{group.expected_error:.3g}", _number(group.measured_error) or "",
+        )[: len(head) + is_measured]
+        for group in groups
+    ]  # fmt: skip
+    yield _table((*head, "measured") if is_measured else head, rows, text_columns=2)
+    for part in sorted({group.part for group in groups}):
+        of_part = [group for group in groups if group.part == part]
+        n_bytes, n_parameters = (sum(getattr(group, name) for group in of_part) for name in ("n_bytes", "n_parameters"))
+        yield (
+            f"{part}: {8 * n_bytes / n_parameters:.4g} bits a parameter, {size(n_bytes)}, "
+            f"{2 * n_parameters / n_bytes:.3g} times smaller than in fp16 ({size(2 * n_parameters)})"
+        )
+
+
 def _inspect(result: Any) -> Iterable[Block]:
     import json
 
@@ -194,6 +219,7 @@ def _inspect(result: Any) -> Iterable[Block]:
     if result.tensors:
         rows = ((t.name, t.dtype, list(t.shape), size(t.n_bytes)) for t in result.tensors)
         yield _table(("tensor", "dtype", "shape", "size"), rows)
+    yield from _groups(result.groups)
     if result.files:
         yield _table(("file", "size", "sha256"), ((f.name, size(f.size), f.sha256[:12]) for f in result.files))
     if result.unquantized:

@@ -11,7 +11,8 @@ from fedlpp_cli.artifact.regular import open_regular
 from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, TensorInfo, read_infos
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.models.foreign_json import parse_json
-from fedlpp_cli.quantization.base_layout import QUANT_STATE, Layout, encode_state, weight_layout
+from fedlpp_cli.quantization.base_layout import QUANT_STATE, Layout, encode_state, state_name, weight_layout
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import BaseHeader
 from fedlpp_cli.records.specs import BaseQuantSpec
 
@@ -37,9 +38,12 @@ def check_foreign_weights(base: FolderArtifact[BaseHeader], names: Sequence[str]
                 raise ArtifactError(f"{base.path}: {tensor} lies in {where[tensor]} and in {name}")
             where[tensor], infos[tensor] = name, info
     spec = base.header.spec
-    announced = _rounded(base.path, spec.quantize, infos, where)
-    announced |= {part: kind for name, shape in spec.shapes.items() for part, kind in
-                  weight_layout(name, shape, spec.quantize).items()}  # fmt: skip
+    announced: Layout = {}
+    for name, shape in rounded_shapes(base, infos, where).items():
+        announced |= weight_layout(name, shape, spec.quantize)
+        state = state_name(name, spec.quantize)
+        if state in announced:  # how long it is says nothing
+            announced[state] = ("U8", infos[state].shape)
     announced |= {name: (dtype, infos[name].shape) for name, dtype in spec.unquantized.items() if name in infos}
     found = {name: (info.dtype, info.shape) for name, info in infos.items()}
     for name in sorted({*found, *announced, *spec.unquantized}):
@@ -51,43 +55,47 @@ def check_foreign_weights(base: FolderArtifact[BaseHeader], names: Sequence[str]
     return where
 
 
-def _rounded(path: Path, spec: BaseQuantSpec, infos: Mapping[str, TensorInfo], where: Mapping[str, str]) -> Layout:
-    """What goes with the weights in bitsandbytes' layout."""
-    layout: Layout = {}
+def rounded_shapes(
+    base: FolderArtifact[BaseHeader], infos: Mapping[str, TensorInfo], where: Mapping[str, str]
+) -> dict[str, Shape]:
+    """Name to shape of the weights that are rounded, as the manifest or the tensors beside them say.
+
+    Raises:
+        ArtifactError: a description that is not sound.
+    """
+    spec, path = base.header.spec.quantize, base.path
     if spec.bits is not None:
-        return layout
-    if spec.format == "int8":
-        for name, info in infos.items():
+        return dict(base.header.spec.shapes)
+    shapes: dict[str, Shape] = {}
+    for name, info in infos.items():
+        if spec.format == "int8":
             weight = name.removesuffix("SCB") + "weight"
             if name.endswith(".SCB") and weight in infos:
                 if len(info.shape) != 1 or len(infos[weight].shape) != 2:
                     raise ArtifactError(f"{path}: {weight} is not a matrix with a scale a row")
-                layout |= weight_layout(weight, infos[weight].shape, spec)
-        return layout
-    for name, info in infos.items():
+                shapes[weight] = infos[weight].shape
+            continue
         weight, mark, kind = name.partition(QUANT_STATE)
         if mark:
             if kind != spec.format:
                 raise ArtifactError(f"{path}: {weight} is {kind!r}, the manifest says {spec.format!r}")
-            layout |= _of_state(path / where[name], weight, info, spec)
-    return layout
+            shapes[weight] = _stated_shape(path / where[name], weight, info, spec)
+    return shapes
 
 
-def _of_state(path: Path, weight: str, info: TensorInfo, spec: BaseQuantSpec) -> Layout:
-    """The layout of the weight that a quant state describes; what it says besides is what the manifest says."""
+def _stated_shape(path: Path, weight: str, info: TensorInfo, spec: BaseQuantSpec) -> Shape:
+    """The shape in a quant state, which says nothing else than what the manifest says."""
     if info.n_bytes > _MAX_STATE:
         raise ArtifactError(f"{path}: {info.name} is too large")
     with os.fdopen(open_regular(path, follow=False), "rb") as stream:
         stream.seek(info.start)
         state = parse_json(stream.read(info.n_bytes), source=f"{path}: {info.name}")
-    shape, offset = state.get("shape"), state.get("nested_offset", 0.0)
+    shape, dtype, offset = state.get("shape"), state.get("dtype"), state.get("nested_offset", 0.0)
     if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 2**40 for n in shape):
         raise ArtifactError(f"{path}: {weight} has an impossible shape {shape!r:.60}")
-    dtype = state.get("dtype")
     expected = json.loads(encode_state(tuple(shape), str(dtype), spec, offset=0.0))
     if dtype not in _DTYPES or {**state, "nested_offset": 0.0} != {"nested_offset": 0.0, **expected}:
         raise ArtifactError(f"{path}: {weight} describes itself as {state!r:.200}")
     if type(offset) is not float:
         raise ArtifactError(f"{path}: {weight} has the offset {offset!r:.40}")
-    layout = weight_layout(weight, tuple(shape), spec)
-    return {**layout, info.name: (info.dtype, info.shape)}
+    return tuple(shape)

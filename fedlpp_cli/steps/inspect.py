@@ -1,16 +1,18 @@
 """`inspect`: what an artifact says of itself. Opens anything, trusts nothing, loads no torch."""
 
 import json
+from math import prod
 from typing import Any
 
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.folder import BASE, FolderArtifact
+from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.records.headers import FileEntry
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.sizes import TensorGroup, adapter_groups, base_groups
 
 
 class TensorEntry(Record, frozen=True, kw_only=True):
@@ -26,7 +28,8 @@ class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
     `bits_per_parameter` is set for proxies: codes and scales over the parameters that they stand for. `unquantized`
-    lists what a package or a base carries above its stated precision.
+    lists what a package or a base carries above its stated precision. `groups`: of what is rounded, or carried beside
+    it, sizes and the error to expect.
     """
 
     path: str
@@ -39,6 +42,7 @@ class InspectResult(Record, frozen=True, kw_only=True):
     n_parameters: int | None
     bits_per_parameter: float | None
     unquantized: dict[str, str]
+    groups: tuple[TensorGroup, ...]
 
 
 def inspect(artifact: RefLike) -> InspectResult:
@@ -68,28 +72,41 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
     )
     payload = sum(info.n_bytes for info in file.tensors.values())
     n_parameters = sum(info.n_elements for info in file.tensors.values())
-    bits = None
+    bits: float | None = None
+    groups: tuple[TensorGroup, ...] = ()
     if file.header.kind == "proxy":
-        from math import prod
-
-        n_parameters = sum(prod(shape) for shape in file.header.spec.shapes.values())
+        spec = file.header.spec
+        n_parameters = sum(prod(shape) for shape in spec.shapes.values())
         bits = round(8 * payload / n_parameters, 4) if n_parameters else None
-    return _result(common, n_bytes=file.n_bytes, tensors=tensors, n_parameters=n_parameters, bits_per_parameter=bits)
+        groups = adapter_groups(spec.shapes, spec.quantize)
+    return _result(
+        common,
+        n_bytes=file.n_bytes,
+        tensors=tensors,
+        n_parameters=n_parameters,
+        bits_per_parameter=bits,
+        groups=groups,
+    )
 
 
 def _of_folder(folder: FolderArtifact[Any], common: dict[str, Any]) -> InspectResult:
     files: tuple[FileEntry, ...] = folder.header.files
     unquantized: dict[str, str] = {}
+    groups: tuple[TensorGroup, ...] = ()
     if folder.header.kind == "base":
-        unquantized = dict(folder.header.spec.unquantized)
-    elif (folder.path / BASE).is_dir():
-        unquantized = inspect(folder.path / BASE).unquantized
+        unquantized, groups = dict(folder.header.spec.unquantized), base_groups(folder)
+    else:
+        for inside in (PROXY, BASE):
+            if (folder.path / inside).exists():
+                found = inspect(folder.path / inside)
+                unquantized, groups = found.unquantized, groups + found.groups
     n_bytes = len(folder.raw_header) + sum(entry.size for entry in files)
-    return _result(common, n_bytes=n_bytes, files=files, unquantized=unquantized)
+    return _result(common, n_bytes=n_bytes, files=files, unquantized=unquantized, groups=groups)
 
 
 def _result(common: dict[str, Any], *, n_bytes: int, **found: Any) -> InspectResult:
     empty: dict[str, Any] = {
         "tensors": (), "files": (), "n_parameters": None, "bits_per_parameter": None, "unquantized": {},
+        "groups": (),
     }  # fmt: skip
     return InspectResult(**common, n_bytes=n_bytes, **{**empty, **found})

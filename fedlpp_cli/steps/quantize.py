@@ -1,27 +1,29 @@
 """`quantize`: a master becomes the proxy that clients may see."""
 
-import math
-
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
+from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
-from fedlpp_cli.artifact.tensor_header import DTYPE_BYTES
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.models.quantized_base import provide_quantized_base
+from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.quantization.tensors import quantize_tensor
-from fedlpp_cli.records.headers import MasterHeader, ProxyHeader, ProxySpec
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
+from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, ModelSpec, QuantSpec
-from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of, open_tensors
+from fedlpp_cli.steps.sizes import TensorGroup, adapter_groups, base_groups, planned_base_groups
 
 
 class QuantizeResult(Record, frozen=True, kw_only=True):
     """What `quantize` made; with `dry_run` what it would make, and `sha256` is None.
 
-    `bits_per_parameter` and `n_bytes` count codes and scales. `base`: where the quantized private base lies.
+    `bits_per_parameter` and `n_bytes` count codes and scales; `n_bytes_fp16` is what the adapter takes in fp16. `base`:
+    where the quantized private base lies. `groups`: the same by groups of tensors, with the error that rounding makes;
+    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand.
     """
 
     path: str
@@ -31,8 +33,10 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     quantize: QuantSpec
     n_parameters: int
     n_bytes: int
+    n_bytes_fp16: int
     bits_per_parameter: float
     base: str | None
+    groups: tuple[TensorGroup, ...]
 
 
 def quantize(
@@ -65,27 +69,70 @@ def quantize(
         UsageError: a private base without `base_out`.
         ModelError: `base` is not the base of this federation.
     """
-    spec = spec or QuantSpec()
+    spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
+        _check_block(opened, spec)
+        base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            return _result(opened, spec, path=str(out), sha256=None, base=base_out)
-        base_sha256 = None
-        if is_private and base_out is not None:
+            groups = adapter_groups(_shapes(opened), spec, _errors(opened, spec, on_progress))
+            if is_private:
+                groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
+            return _result(opened, spec, groups, path=str(out), sha256=None, base=base_out if is_private else None)
+        groups, base_sha256 = adapter_groups(_shapes(opened), spec), None
+        if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
                 federation_of(opened),
-                base_spec or BaseQuantSpec(),
-                source=None if base is None else parse_ref(base),
-                out=parse_ref(base_out),
+                base_spec,
+                source=base_ref,
+                out=parse_ref(str(base_out)),
                 on_progress=on_progress,
             )
+            groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
         with store.destination(parse_ref(out), message=f"Proxy of round {opened.header.round}", force=force) as place:
             _write_proxy(opened, spec, base_sha256, place, force=force, on_progress=on_progress)
             sha256 = sha256_of_file(place.path)
-        return _result(opened, spec, path=str(place.written), sha256=sha256, base=base_out if is_private else None)
+        base_path = base_out if is_private else None
+        return _result(opened, spec, groups, path=str(place.written), sha256=sha256, base=base_path)
+
+
+def _shapes(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
+    return {name: info.shape for name, info in master.tensors.items()}
+
+
+def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
+    largest = max(info.n_elements for info in master.tensors.values())
+    if spec.bits != "full" and spec.block > largest:
+        raise UsageError(
+            f"--block {spec.block} is larger than every tensor of the adapter, of {largest} weights at most",
+            hint=f"--block {min(64, largest)}",
+        )
+
+
+def _errors(master: TensorFile[MasterHeader], spec: QuantSpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
+    """Component to (||Q(x) - x||^2, ||x||^2)."""
+    found = {}
+    for number, name in enumerate(master.tensors, start=1):
+        value = master.read(name)
+        off = round_tensor(value, spec, name=name).double() - value.double()
+        found[name] = (float(off.square().sum()), float(value.double().square().sum()))
+        on_progress("measuring errors", number, len(master.tensors))
+    return found
+
+
+def _groups_of_base(
+    master: TensorFile[MasterHeader], source: Ref | None, out: Ref, spec: BaseQuantSpec
+) -> tuple[TensorGroup, ...]:
+    """Of the quantized copy where it is there, else of what would be made of the base, else nothing."""
+    if store.exists(out):
+        return base_groups(open_folder(store.fetch(out), BaseHeader))
+    if source is None:
+        return ()
+    folder, _ = store.fetch_model(source)
+    return planned_base_groups(plan_quantized_base(folder, master.header.spec, spec)[0])
 
 
 def _write_proxy(
@@ -97,7 +144,7 @@ def _write_proxy(
     force: bool,
     on_progress: Progress,
 ) -> None:
-    shapes = {name: info.shape for name, info in master.tensors.items()}
+    shapes = _shapes(master)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
@@ -120,11 +167,16 @@ def _seen_by_clients(model: ModelSpec) -> ModelSpec:
 
 
 def _result(
-    master: TensorFile[MasterHeader], spec: QuantSpec, *, path: str, sha256: str | None, base: RefLike | None
+    master: TensorFile[MasterHeader],
+    spec: QuantSpec,
+    groups: tuple[TensorGroup, ...],
+    *,
+    path: str,
+    sha256: str | None,
+    base: RefLike | None,
 ) -> QuantizeResult:
-    layout = proxy_layout({name: info.shape for name, info in master.tensors.items()}, spec)
     n_parameters = sum(info.n_elements for info in master.tensors.values())
-    n_bytes = sum(math.prod(shape) * DTYPE_BYTES[dtype] for dtype, shape in layout.values())
+    n_bytes = sum(group.n_bytes for group in groups if group.part == "adapter")
     return QuantizeResult(
         path=path,
         sha256=sha256,
@@ -133,6 +185,8 @@ def _result(
         quantize=spec,
         n_parameters=n_parameters,
         n_bytes=n_bytes,
+        n_bytes_fp16=2 * n_parameters,
         bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
         base=None if base is None else str(base),
+        groups=groups,
     )
