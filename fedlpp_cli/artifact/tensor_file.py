@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, Self, cast
 
 from fedlpp_cli.artifact import tensor_header
 from fedlpp_cli.artifact.regular import input_errors, open_regular
-from fedlpp_cli.artifact.tensor_header import TensorInfo
+from fedlpp_cli.artifact.tensor_header import DTYPE_BYTES, TensorInfo
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import (
@@ -168,6 +169,21 @@ class TensorWriter:
             write_all(self._descriptor, flat.numpy().data, info.start)
         self._missing.discard(name)
 
+    def sha256(self) -> str:
+        """The artifact's identity, when every tensor is written and before the file has its name.
+
+        Raises:
+            OutputError: the draft cannot be read back.
+            ValueError: a tensor is missing.
+        """
+        self.finish()
+        digest, offset = hashlib.sha256(), 0
+        with output_errors(self._target):
+            while piece := os.pread(self._descriptor, _HASHED_BYTES, offset):
+                digest.update(piece)
+                offset += len(piece)
+        return digest.hexdigest()
+
     def finish(self) -> None:
         """Check that nothing is missing."""
         if self._missing:
@@ -198,6 +214,11 @@ def write_tensors(
         writer = TensorWriter(target, descriptor, header, layout)
         yield writer
         writer.finish()
+
+
+def layout_bytes(layout: Layout) -> int:
+    """How many bytes the tensors take."""
+    return sum(math.prod(shape) * DTYPE_BYTES[dtype] for dtype, shape in layout.values())
 
 
 def layout_of(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,12 +1,9 @@
 """`quantize`: a master becomes the proxy that clients may see."""
 
-import math
-
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
-from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
-from fedlpp_cli.artifact.tensor_header import DTYPE_BYTES
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes, write_tensors
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.quantized_base import provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
@@ -124,7 +121,7 @@ def _result(
 ) -> QuantizeResult:
     layout = proxy_layout({name: info.shape for name, info in master.tensors.items()}, spec)
     n_parameters = sum(info.n_elements for info in master.tensors.values())
-    n_bytes = sum(math.prod(shape) * DTYPE_BYTES[dtype] for dtype, shape in layout.values())
+    n_bytes = layout_bytes(layout)
     return QuantizeResult(
         path=path,
         sha256=sha256,

@@ -7,7 +7,7 @@ import typer
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
-from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.records.specs import QuantSpec, TrainSpec
 
 ProxyArg = Annotated[str, typer.Argument(metavar="PROXY", help="What quantize made.", show_default=False)]
 ForClientOpt = Annotated[
@@ -33,6 +33,9 @@ def pack(
     max_grad_norm: o.MaxGradNormOpt = None,
     compute: o.ComputeOpt = None,
     max_update_norm: o.MaxUpdateNormOpt = None,
+    update_bits: o.UpdateBitsOpt = None,
+    update_block: o.UpdateBlockOpt = None,
+    update_scale: o.UpdateScaleOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -40,6 +43,7 @@ def pack(
     """Bind a proxy and a training recipe: proxy -> package, which is sent to clients.
 
     fedlpp pack proxy.safetensors --steps 50 --learning-rate 2e-3 --out package
+    fedlpp pack proxy.safetensors --steps 50 --update-bits 4 --out package
     fedlpp pack proxy.safetensors -f federation.toml --out hf://org/federation/round-0000/package
     """
     from fedlpp_cli.steps.pack import pack as step
@@ -61,4 +65,13 @@ def pack(
         compute=compute,
         max_update_norm=max_update_norm,
     )
-    return step(proxy, out=out, train=train, client=client, base_artifact=base_artifact, force=force, dry_run=dry_run)
+    return step(
+        proxy,
+        out=out,
+        train=train,
+        update=settings.resolve(QuantSpec, "update", bits=update_bits, block=update_block, scale=update_scale),
+        client=client,
+        base_artifact=base_artifact,
+        force=force,
+        dry_run=dry_run,
+    )
