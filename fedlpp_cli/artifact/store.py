@@ -147,10 +147,8 @@ def destination(
         yield Destination(ref, ref)
         return
     if secret:
-        raise SecrecyError(
-            f"{ref}: masters hold the owner's full-precision adapter, states what a client holds back; neither is "
-            "written to the Hub"
-        )
+        why = "masters hold the owner's full-precision adapter, states what a client holds back"
+        raise SecrecyError(f"{ref}: {why}; they are not written to the Hub")
     if not ref.path or ref.is_pinned:
         raise UsageError(f"{ref}: to write, name a path in the repository and no commit")
     _check_writable(ref, force=force, confidential=confidential)
