@@ -217,7 +217,7 @@ NO_ARTIFACTS: dict[str, Callable[[], bytes]] = {
         {**GOOD, "__metadata__": {"fedlpp": ARTIFACT.replace('"loss_last":0.5', '"loss_last":NaN')}}
     ),
     "artifact header of a later major version": lambda: file(
-        {**GOOD, "__metadata__": {"fedlpp": ARTIFACT.replace('"1.0"', '"2.0"')}}
+        {**GOOD, "__metadata__": {"fedlpp": ARTIFACT.replace('"1.1"', '"2.0"')}}
     ),
     "an unknown field in the artifact header": lambda: file(
         {**GOOD, "__metadata__": {"fedlpp": ARTIFACT.replace('"round":0', '"round":0,"round2":0')}}
