@@ -7,6 +7,8 @@
 #   ROUNDS       how many rounds
 #   CLIENTS      who trains, in every round
 #   DATA         a folder with CLIENT.jsonl for each client, instead of [clients]
+#   KEEP_STATE   1: clients keep what rounding takes from their updates, and add it to the next ones. From the first
+#                round on; for federations that round updates: PACK_OPTIONS="--update-bits 4", or [update]
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #
 # What a run releases is noted in its own folder and not in the user's: several runs on one machine may start from the
@@ -34,7 +36,11 @@ federate: $(RUN)/$(lastword $(round_names))/master.safetensors
 $(RUN)/round-0000/master.safetensors:
 	$(FEDLPP) init $(settings) $(INIT_OPTIONS) --out $@ --quiet
 
-# $(1): this round, $(2): the next one. A private base is quantized in the first round and lies in $(RUN)/base.
+# $(1): this round, $(2): the one before, if any. Where an update is, its state is, so no rule needs to wait for states.
+# A killed client-train can leave a state alone: --force replaces it.
+states = $(if $(KEEP_STATE),$(if $(2),--state $(RUN)/$(2)/states/$*.safetensors) --state-out $(RUN)/$(1)/states/$*.safetensors --force)
+
+# $(1): this round, $(2): the next one, $(3): the one before. A private base is quantized in the first round and lies in $(RUN)/base.
 define round_rules
 $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
 	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) --base-out $$(RUN)/base $$(QUANTIZE_OPTIONS) --out $$@ --quiet
@@ -43,10 +49,10 @@ $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
 	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(PACK_OPTIONS) --out $$(@D) --quiet
 
 $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
-	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
+	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(2)/master.safetensors: | $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors)
 	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet
 endef
 
-$(foreach number,$(shell seq 1 $(ROUNDS)),$(eval $(call round_rules,$(word $(number),$(round_names)),$(word $(number),$(wordlist 2,$(words $(round_names)),$(round_names))))))
+$(foreach number,$(shell seq 1 $(ROUNDS)),$(eval $(call round_rules,$(word $(number),$(round_names)),$(word $(number),$(wordlist 2,$(words $(round_names)),$(round_names))),$(lastword $(wordlist 2,$(number),- $(round_names))))))

@@ -7,8 +7,9 @@ python tools/generate.py --check   say which are stale, exit 1 if any
 import inspect
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from fedlpp_cli.cli import boundary
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.records.headers import FORMAT, HEADERS
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.settings import SECTIONS, FederationFile
+from fedlpp_cli.records.settings import SECTION_DEFAULTS, SECTIONS, FederationFile
 from fedlpp_cli.records.specs import DEFAULT_STEPS, TrainSpec
 
 ROOT = Path(__file__).parents[1]
@@ -89,9 +90,10 @@ def federation_file_page() -> str:
         "## Top level\n",
         _field_table(FederationFile, leave_out=set(SECTIONS)),
     ]
+    described = msgspec.json.schema(FederationFile)["$defs"][FederationFile.__name__]["properties"]
     for name, spec in SECTIONS.items():
-        doc = inspect.cleandoc(spec.__doc__ or "")
-        parts += [f"## [{name}]\n", doc + "\n", _field_table(spec)]
+        doc = described[name].get("description", inspect.cleandoc(spec.__doc__ or ""))
+        parts += [f"## [{name}]\n", doc + "\n", _field_table(spec, defaults=SECTION_DEFAULTS.get(name, {}))]
     return "\n".join(parts)
 
 
@@ -106,13 +108,16 @@ def _parameter_row(parameter: Any) -> str:
     return f"| {names} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"
 
 
-def _field_table(spec: type[Record], leave_out: Collection[str] = ()) -> str:
+def _field_table(
+    spec: type[Record], leave_out: Collection[str] = (), defaults: Mapping[str, object] = MappingProxyType({})
+) -> str:
     rows = []
     for field in msgspec.structs.fields(spec):
         if field.name in leave_out:
             continue
         schema = msgspec.json.schema(spec)["$defs"][spec.__name__]["properties"][field.name]
-        about = schema.get("description", _default_text(spec, field))
+        own = f"`{json.dumps(defaults[field.name])}`" if field.name in defaults else _default_text(spec, field)
+        about = schema.get("description", own)
         rows.append(f"| `{field.name}` | {_type_text(schema)} | {about} |")
     last = "meaning" if spec is FederationFile else "default"
     return f"| field | values | {last} |\n|---|---|---|\n" + "\n".join(rows) + "\n"

@@ -1,12 +1,16 @@
-"""Which tensors a proxy's file holds for each component, and what they say. Loads no torch until values are read."""
+"""Which tensors a proxy's or an update's file holds for each component, and what they say.
+
+Both are rounded in the same way: a proxy as `quantize` was told, an update as its package asks. Loads no torch until
+values are read.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
-from fedlpp_cli.errors import ArtifactError
+from fedlpp_cli.errors import ArtifactError, GateError, LineageError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
-from fedlpp_cli.records.headers import ProxyHeader
+from fedlpp_cli.records.headers import ProxyHeader, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ def tensor_name(component: str, part: str) -> str:
 
 
 def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
-    """Name to (dtype, shape) of every tensor in a proxy of components of those shapes."""
+    """Name to (dtype, shape) of every tensor in a proxy, or an update, of components of those shapes."""
     return {
         tensor_name(component, part): kind
         for component, shape in shapes.items()
@@ -33,17 +37,30 @@ def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    from fedlpp_cli.quantization.tensors import dequantize_tensor
-
     shape = proxy.header.spec.shapes.get(component)
     if shape is None:
         raise ArtifactError(f"{proxy.path}: no component {component!r}")
-    spec = proxy.header.spec.quantize
-    parts = {part: proxy.read(tensor_name(component, part)) for part in parts_layout(shape, spec)}
-    try:
-        return dequantize_tensor(parts, shape, spec)
-    except ValueError as error:
-        raise ArtifactError(f"{proxy.path}: component {component!r}: {error}") from None
+    return _dequantize(proxy, component, _read_parts(proxy, component, shape, proxy.header.spec.quantize), shape)
+
+
+def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) -> "Tensor":
+    """What the update says of a component, float32.
+
+    Args:
+        update: its layout has been checked.
+        component: its name.
+        shape: as the master has it; an update does not state it.
+
+    Raises:
+        GateError: numbers or scales that are not finite.
+        ArtifactError: codes that no tensor gives.
+    """
+    parts = _read_parts(update, component, shape, update.header.spec.quantize)
+    for part, tensor in parts.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            name = tensor_name(component, part)
+            raise GateError(f"{update.path}: tensor {name!r} has values that are not finite")
+    return _dequantize(update, component, parts, shape)
 
 
 def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
@@ -60,3 +77,40 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
             f"{proxy.path}: tensor {name!r} is {found.get(name, 'missing')}, the header announces "
             f"{expected.get(name, 'none')}"
         )
+
+
+def check_same_layout(found: Layout, expected: Layout, *, source: str) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name, dtype and shape.
+
+    Raises:
+        LineageError: naming the first difference.
+    """
+    for name in sorted({*found, *expected}):
+        if name not in found:
+            raise LineageError(f"{source}: tensor {name!r} is missing")
+        if name not in expected:
+            raise LineageError(f"{source}: tensor {name!r} is not part of this federation's adapter")
+        if found[name] != expected[name]:
+            raise LineageError(
+                f"{source}: tensor {name!r} is {_spell(found[name])}, {_spell(expected[name])} is needed"
+            )
+
+
+Rounded = TensorFile[ProxyHeader] | TensorFile[UpdateHeader]
+
+
+def _read_parts(file: Rounded, component: str, shape: Shape, spec: QuantSpec) -> "dict[str, Tensor]":
+    return {part: file.read(tensor_name(component, part)) for part in parts_layout(shape, spec)}
+
+
+def _dequantize(file: Rounded, component: str, parts: "Mapping[str, Tensor]", shape: Shape) -> "Tensor":
+    from fedlpp_cli.quantization.tensors import dequantize_tensor
+
+    try:
+        return dequantize_tensor(parts, shape, file.header.spec.quantize)
+    except ValueError as error:
+        raise ArtifactError(f"{file.path}: component {component!r}: {error}") from None
+
+
+def _spell(kind: tuple[str, Shape]) -> str:
+    return f"{kind[0]} {list(kind[1])}"

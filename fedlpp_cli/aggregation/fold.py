@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.adapters.proxy_tensors import read_component, read_update
 from fedlpp_cli.aggregation.update_rules import next_value
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.tensors import check_finite
@@ -83,9 +83,10 @@ class Fold:
         ]
 
     def _mean(self, name: str) -> Tensor:
-        mean = torch.zeros(self.master.tensors[name].shape, dtype=torch.float64)
+        shape = self.master.tensors[name].shape
+        mean = torch.zeros(shape, dtype=torch.float64)
         for update, weight in zip(self.updates, self.weights, strict=True):
-            mean.add_(update.read(name).to(torch.float64), alpha=weight)
+            mean.add_(read_update(update, name, shape).to(torch.float64), alpha=weight)
         for index, update in enumerate(self.updates):
-            self.products[index] += float((update.read(name).to(torch.float64) * mean).sum())
+            self.products[index] += float((read_update(update, name, shape).to(torch.float64) * mean).sum())
         return mean

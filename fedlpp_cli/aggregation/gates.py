@@ -1,12 +1,14 @@
 """What must be true of every update before any arithmetic."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fedlpp_cli.adapters.components import check_same_layout
-from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout, read_update
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.errors import DuplicateUpdateError, FedlppError, GateError, LineageError
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import MasterHeader, PackageHeader, UpdateHeader
+from fedlpp_cli.records.specs import QuantSpec
 
 Update = TensorFile[UpdateHeader]
 
@@ -23,7 +25,7 @@ def check_lineage(
         packages: sha256 to manifest of the packages that went out in this round.
 
     Raises:
-        LineageError: other federation, round, method, package, client or layout.
+        LineageError: other federation, round, method, package, client, rounding or layout.
     """
     source, header = str(update.path), update.header
     if header.federation != federation:
@@ -35,10 +37,24 @@ def check_lineage(
     package = packages.get(header.parent("package") or "")
     if package is None:
         raise LineageError(f"{source}: trained on a package other than those of this round")
-    if package.spec.client not in (None, header.spec.client):
-        raise LineageError(f"{source}: of {header.spec.client!r}, trained on the package of {package.spec.client!r}")
-    check_same_layout(update.tensors, master.tensors, source=source)
+    check_answers(header, package, source=source)
+    shapes = {name: info.shape for name, info in master.tensors.items()}
+    check_same_layout(layout_of(update.tensors), proxy_layout(shapes, header.spec.quantize), source=source)
     return package
+
+
+def check_answers(update: UpdateHeader, package: PackageHeader, *, source: str) -> None:
+    """Refuse an update that is not what its package asked for.
+
+    Raises:
+        LineageError: of another client, or rounded in another way.
+    """
+    if package.spec.client not in (None, update.spec.client):
+        raise LineageError(f"{source}: of {update.spec.client!r}, trained on the package of {package.spec.client!r}")
+    for field in QuantSpec.__struct_fields__:
+        found, asked = getattr(update.spec.quantize, field), getattr(package.spec.update, field)
+        if found != asked:
+            raise LineageError(f"{source}: rounded with {field} {found!r}, its package asks for {asked!r}")
 
 
 def check_duplicates(updates: Sequence[Update]) -> None:
@@ -55,18 +71,21 @@ def check_duplicates(updates: Sequence[Update]) -> None:
         seen[client] = update
 
 
-def update_norm(update: Update, max_update_norm: float | None) -> float:
-    """L2 norm over all tensors, float64 inside.
+def update_norm(update: Update, shapes: Mapping[str, Shape], max_update_norm: float | None) -> float:
+    """L2 norm over all components, float64 inside.
+
+    Args:
+        update: its layout has been checked.
+        shapes: component to shape.
+        max_update_norm: the package's limit, None for none.
 
     Raises:
-        GateError: a value that is not finite, all zeros, or a norm above the limit.
+        GateError: a value or a scale that is not finite, all zeros, or a norm above the limit.
+        ArtifactError: codes that no tensor gives.
     """
     squares = 0.0
-    for name in update.tensors:
-        square = update.read(name).double().square().sum().item()
-        if not math.isfinite(square):
-            raise GateError(f"{update.path}: tensor {name!r} has values that are not finite")
-        squares += square
+    for name, shape in shapes.items():
+        squares += read_update(update, name, shape).double().square().sum().item()
     norm = math.sqrt(squares)
     if norm == 0.0:
         raise GateError(f"{update.path}: all values are zero, nothing was trained")

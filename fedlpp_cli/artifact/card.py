@@ -1,26 +1,32 @@
 """`README.md` of a package: what a person who finds it should know, in the form of a Hub model card."""
 
-from fedlpp_cli.records.headers import ProxyHeader
-from fedlpp_cli.records.specs import TrainSpec
+from typing import Final
+
+from fedlpp_cli.records.headers import PackageSpec, ProxyHeader
+from fedlpp_cli.records.specs import QuantSpec
+
+_STATE: Final = """
+Your update is rounded before it goes back. With `--state-out` what rounding takes from it stays with you, and with
+`--state` it goes into your next update. Keep that file to yourself.
+"""
 
 
-def package_card(proxy: ProxyHeader, train: TrainSpec, *, client: str | None) -> str:
+def package_card(proxy: ProxyHeader, spec: PackageSpec) -> str:
     """The text. It depends on the artifacts alone."""
-    model, quantize = proxy.spec.model, proxy.spec.quantize
+    model, train, weights = proxy.spec.model, spec.train, _precision(proxy.spec.quantize)
     length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
     base = "a private base model, in `base/` as a 4-bit copy" if model.base.private else "a public base model"
     address = f" ({model.base.hub})" if model.base.hub else ""
     front = ["library_name: peft", "tags: [fedlpp, federated-learning, lora]"]
     if model.base.hub and model.base.hub.startswith("hf://") and not model.base.hub.startswith("hf://datasets/"):
         front.append(f"base_model: {model.base.hub.removeprefix('hf://').split('@')[0]}")
-    weights = "in full precision" if quantize.bits == "full" else f"rounded to {quantize.bits} bits"
     return f"""---
 {chr(10).join(front)}
 ---
 
 # Round {proxy.round} of federation {(proxy.federation or "")[:12]}
 
-A package for {client or "any client"}: a LoRA adapter of rank {model.lora.rank}, {weights}, for {base}{address} of
+A package for {spec.client or "any client"}: a LoRA adapter of rank {model.lora.rank}, {weights}, for {base}{address} of
 type `{model.base.model_type}`, and the recipe for one round of training on your own data. Your data stays with you:
 what goes back is the difference of the adapter before and after training.
 
@@ -30,7 +36,12 @@ what goes back is the difference of the adapter before and after training.
 | labels | {", ".join(model.task.labels) or "none"} |
 | training | {length} of {train.batch_size * train.gradient_accumulation} examples, {train.optimizer} |
 | learning rate | {train.learning_rate:g} |
+| update | {_precision(spec.update)} |
 
     fedlpp verify THIS_FOLDER
     fedlpp client-train THIS_FOLDER --client NAME --data your.jsonl --out update.safetensors
-"""
+{"" if spec.update.bits == "full" else _STATE}"""
+
+
+def _precision(spec: QuantSpec) -> str:
+    return "in full precision" if spec.bits == "full" else f"rounded to {spec.bits} bits"

@@ -6,6 +6,7 @@
     <run>/round-0000/proxy.safetensors
     <run>/round-0000/package/
     <run>/round-0000/updates/<client>.safetensors
+    <run>/round-0000/states/<client>.safetensors   the client's alone
     <run>/round-0001/master.safetensors      made from round-0000
     <run>/round-0001/master.report.json      how
 
@@ -27,6 +28,7 @@ PROXY: Final = "proxy.safetensors"
 PACKAGE: Final = "package"
 UPDATES: Final = "updates"
 RELEASES: Final = "releases.jsonl"
+STATES: Final = "states"
 SUFFIX: Final = ".safetensors"
 
 
@@ -41,6 +43,7 @@ class RoundFolder:
     proxy: Path | None
     package: Path | None
     updates: dict[str, Path]
+    states: dict[str, Path]
 
 
 def round_name(number: int) -> str:
@@ -78,7 +81,6 @@ def _rounds(run: Path) -> list[tuple[int, Path]]:
 
 
 def _scan_round(number: int, path: Path) -> RoundFolder:
-    updates = sorted((path / UPDATES).glob(f"[!.]*{SUFFIX}"))
     return RoundFolder(
         number,
         path,
@@ -86,8 +88,14 @@ def _scan_round(number: int, path: Path) -> RoundFolder:
         report=_if_there(path / REPORT),
         proxy=_if_there(path / PROXY),
         package=path / PACKAGE if (path / PACKAGE / MANIFEST).is_file() else None,
-        updates={update.name.removesuffix(SUFFIX): update for update in updates if update.is_file()},
+        updates=_by_client(path / UPDATES),
+        states=_by_client(path / STATES),
     )
+
+
+def _by_client(folder: Path) -> dict[str, Path]:
+    files = sorted(folder.glob(f"[!.]*{SUFFIX}"))
+    return {file.name.removesuffix(SUFFIX): file for file in files if file.is_file()}
 
 
 def _if_there(path: Path) -> Path | None:

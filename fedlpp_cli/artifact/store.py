@@ -133,7 +133,7 @@ def destination(
         ref: where the output goes. On the Hub it is one commit, in a new repository a private one.
         message: the commit's title.
         force: the output may exist already, and is replaced.
-        secret: the output may never be on the Hub: a master.
+        secret: the output may never be on the Hub: a master, a client's state.
         confidential: why the output may not be in a repository that the whole world can read; None where it may.
 
     Raises:
@@ -147,7 +147,8 @@ def destination(
         yield Destination(ref, ref)
         return
     if secret:
-        raise SecrecyError(f"{ref}: masters hold the owner's full-precision adapter and are not written to the Hub")
+        why = "masters hold the owner's full-precision adapter, states what a client holds back"
+        raise SecrecyError(f"{ref}: {why}; they are not written to the Hub")
     if not ref.path or ref.is_pinned:
         raise UsageError(f"{ref}: to write, name a path in the repository and no commit")
     _check_writable(ref, force=force, confidential=confidential)

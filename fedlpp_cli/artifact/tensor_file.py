@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -115,6 +117,21 @@ class TensorWriter:
             write_all(self._descriptor, flat.numpy().data, info.start)
         self._missing.discard(name)
 
+    def sha256(self) -> str:
+        """The artifact's identity, when every tensor is written and before the file has its name.
+
+        Raises:
+            OutputError: the draft cannot be read back.
+            ValueError: a tensor is missing.
+        """
+        self.finish()
+        digest, offset = hashlib.sha256(), 0
+        with output_errors(self._target):
+            while piece := os.pread(self._descriptor, _HASHED_BYTES, offset):
+                digest.update(piece)
+                offset += len(piece)
+        return digest.hexdigest()
+
     def finish(self) -> None:
         """Check that nothing is missing."""
         if self._missing:
@@ -145,6 +162,11 @@ def write_tensors(
         writer = TensorWriter(target, descriptor, header, layout)
         yield writer
         writer.finish()
+
+
+def layout_bytes(layout: Layout) -> int:
+    """How many bytes the tensors take."""
+    return sum(math.prod(shape) * DTYPE_BYTES[dtype] for dtype, shape in layout.values())
 
 
 def layout_of(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -8,6 +8,7 @@ import typer
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
+    FULL_PRECISION,
     AggregateSpec,
     BaseFormat,
     BaseQuantSpec,
@@ -31,13 +32,16 @@ ADAPTER = "Adapter"
 TASK = "Task"
 ROUNDING = "Rounding"
 RECIPE = "Recipe"
+UPDATE = "Update"
 DATA = "Data"
 SCORING = "Scoring"
 
 
-def _of(spec: type[Record], field: str, text: str, *, panel: str | None = None, flag: str | None = None) -> Any:
+def _of(
+    spec: type[Record] | Record, field: str, text: str, *, panel: str | None = None, flag: str | None = None
+) -> Any:
     """An option for a record's field: None where it is not given, the record's default in the help."""
-    default = getattr(_defaults(spec), field, None)
+    default = getattr(spec if isinstance(spec, Record) else _defaults(spec), field, None)
     shown = default if isinstance(default, str | int | float) and not isinstance(default, bool) else None
     return typer.Option(
         flag or f"--{field.replace('_', '-')}",
@@ -205,6 +209,20 @@ MaxGradNormOpt = Annotated[
 ComputeOpt = Annotated[ComputeType | None, _of(TrainSpec, "compute", "Arithmetic of the base.", panel=RECIPE)]
 MaxUpdateNormOpt = Annotated[
     float | None, _of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
+]
+
+# QuantSpec of updates
+UpdateBitsOpt = Annotated[
+    Bits | None,
+    _of(FULL_PRECISION, "bits", "Bits a number of an update; full leaves float32.", panel=UPDATE, flag="--update-bits"),
+]
+UpdateBlockOpt = Annotated[
+    int | None,
+    _of(FULL_PRECISION, "block", "Numbers of an update that share a scale.", panel=UPDATE, flag="--update-block"),
+]
+UpdateScaleOpt = Annotated[
+    ScaleType | None,
+    _of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
 ]
 
 # AggregateSpec

@@ -114,6 +114,7 @@ def _pack(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("for", result.client or "any client"),
         ("recipe", _train_text(result.train)),
+        ("updates", _quantize_text(result.update)),
         ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
@@ -121,6 +122,9 @@ def _pack(result: Any) -> Iterable[Block]:
 
 def _client_train(result: Any) -> Iterable[Block]:
     cut = f", {result.n_cut} cut to the task's length" if result.n_cut else ""
+    sent = size(result.n_bytes)
+    if result.quantize.bits != "full":
+        sent += f", {result.bits_per_parameter:g} bits a parameter"
     rows: list[tuple[str, object]] = [
         ("round", result.round),
         ("client", result.client),
@@ -131,12 +135,11 @@ def _client_train(result: Any) -> Iterable[Block]:
         metrics = result.metrics
         rows += [
             ("loss", f"{metrics.loss_first:.4f} at step 1, {metrics.loss_last:.4f} at step {metrics.n_steps}"),
-            ("update", f"norm {metrics.update_norm:.4g}, {size(result.n_bytes)}"),
+            ("update", f"norm {metrics.update_norm:.4g}, {sent}"),
+            ("state", result.state),
         ]
     else:
-        rows.append(
-            ("update", f"{result.n_parameters:,} parameters, {size(result.n_bytes)} (dry run: nothing was done)")
-        )
+        rows.append(("update", f"{result.n_parameters:,} parameters, {sent} (dry run: nothing was done)"))
     yield _facts(rows)
 
 
@@ -214,7 +217,7 @@ def _inspect(result: Any) -> Iterable[Block]:
         ("kind", result.kind),
         ("sha256", result.sha256),
         ("size", size(result.n_bytes)),
-        ("parameters", f"{result.n_parameters:,}{bits}" if result.n_parameters else None),
+        ("parameters", f"{result.n_parameters:,}{bits}" if result.n_parameters else bits.removeprefix(", ")),
     ])  # fmt: skip
     if result.tensors:
         rows = ((t.name, t.dtype, list(t.shape), size(t.n_bytes)) for t in result.tensors)
@@ -246,6 +249,7 @@ def _status(result: Any) -> Iterable[Block]:
         ("there", ", ".join(there) or "nothing"),
         ("updates", ", ".join(result.updates) or "none"),
         ("missing", ", ".join(result.missing)),
+        ("states", ", ".join(result.states)),
         ("next", result.next),
     ])  # fmt: skip
 

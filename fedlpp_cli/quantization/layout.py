@@ -28,6 +28,11 @@ def packed_bytes(n_codes: int, bits: Bits) -> int:
     return -(-n_codes // 5) if bits == "ternary" else -(-n_codes * int(bits) // 8)
 
 
+def max_codes(n_bytes: int, bits: Bits) -> int:
+    """How many codes fit into that many bytes: the other way round, up to the last byte's padding."""
+    return 5 * n_bytes if bits == "ternary" else 8 * n_bytes // int(bits)
+
+
 def parts_layout(shape: Shape, spec: QuantSpec) -> dict[str, tuple[str, Shape]]:
     """Name to (dtype, shape) of the parts of a tensor of that shape."""
     if spec.bits == "full":

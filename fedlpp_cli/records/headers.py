@@ -129,12 +129,25 @@ class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
     files: tuple[FileEntry, ...]
 
 
+def check_update_rounding(spec: QuantSpec) -> None:
+    """Updates are rounded to the nearest level: a draw, or larger scales, would only add noise for error feedback.
+
+    Raises:
+        ValueError: another rounding.
+    """
+    if (spec.rounding, spec.scale_rounding) != ("nearest", "nearest"):
+        raise ValueError("rounding, scale_rounding: of updates both are nearest")
+
+
 class PackageSpec(Record, frozen=True, kw_only=True):
     """What one client, or any, is asked to do in one round, and how the update is rounded on its way back."""
 
     client: PartyName | None
     train: TrainSpec
     update: QuantSpec = FULL_PRECISION
+
+    def __post_init__(self) -> None:
+        check_update_rounding(self.update)
 
 
 class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
@@ -150,6 +163,9 @@ class UpdateSpec(Record, frozen=True, kw_only=True):
     client: PartyName
     metrics: TrainMetrics
     quantize: QuantSpec = FULL_PRECISION
+
+    def __post_init__(self) -> None:
+        check_update_rounding(self.quantize)
 
 
 class UpdateHeader(Header, frozen=True, kw_only=True, tag="update"):

@@ -18,6 +18,7 @@ from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
+    FULL_PRECISION,
     AggregateSpec,
     BaseQuantSpec,
     EvaluateSpec,
@@ -34,10 +35,13 @@ SECTIONS: Final[dict[str, type[Record]]] = {
     "quantize": QuantSpec,
     "base_quantize": BaseQuantSpec,
     "train": TrainSpec,
+    "update": QuantSpec,
     "aggregate": AggregateSpec,
     "evaluate": EvaluateSpec,
 }
 
+# What a section says where it is silent, if that is not the default of its record.
+SECTION_DEFAULTS: Final[dict[str, dict[str, object]]] = {"update": {"bits": FULL_PRECISION.bits}}
 
 # Of these fields one is set; an option for one takes the place of either in the file. Without any: the default.
 _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None}}
@@ -48,6 +52,12 @@ _WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] =
         ("rounding", "nearest"): ("rounding_seed",),
     }
 }
+
+
+_UPDATE: Final = (
+    "How clients round their updates, to the nearest level; full precision where nothing else is said. The fields are\n"
+    "those of [quantize]."
+)
 
 
 class FederationFile(Record, frozen=True, kw_only=True):
@@ -62,6 +72,7 @@ class FederationFile(Record, frozen=True, kw_only=True):
     quantize: dict[str, Any] = {}
     base_quantize: dict[str, Any] = {}
     train: dict[str, Any] = {}
+    update: Annotated[dict[str, Any], Meta(description=_UPDATE)] = {}
     aggregate: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     columns: Annotated[dict[str, str], Meta(description="field = column, where the data names them otherwise")] = {}
@@ -78,13 +89,18 @@ class Settings:
     path: Path | None = None
     file: FederationFile = field(default_factory=FederationFile)
 
-    def resolve(self, kind: type[RecordT], /, **options: object) -> RecordT:
+    def resolve(self, kind: type[RecordT], section_name: str | None = None, /, **options: object) -> RecordT:
         """The record of class `kind`: options that are not None, then the file's section, then defaults.
+
+        Args:
+            kind: the record's class.
+            section_name: the section; None for the first one of that class.
+            **options: field name to value.
 
         Raises:
             SettingsError: an unknown field or a value out of range.
         """
-        section_name = next(name for name, section in SECTIONS.items() if section is kind)
+        section_name = section_name or next(name for name, section in SECTIONS.items() if section is kind)
         section: Mapping[str, object] = getattr(self.file, section_name)
         given = {name: value for name, value in options.items() if value is not None}
         for option, fields in _WITHOUT.get(kind, {}).items():
@@ -95,7 +111,8 @@ class Settings:
             section = {name: value for name, value in section.items() if name not in group}
         elif not set(group) & set(section):
             section = {**section, **group}
-        merged = {name: _as_list(kind, name, value) for name, value in {**section, **given}.items()}
+        defaults = SECTION_DEFAULTS.get(section_name, {})
+        merged = {name: _as_list(kind, name, value) for name, value in {**defaults, **section, **given}.items()}
         source = section_name
         if self.path and section:
             source = f"{self.path} [{section_name}]" + (" and options" if given else "")

@@ -70,7 +70,7 @@ def aggregate(
         on_progress: told what is going on.
 
     Raises:
-        LineageError: an update of another federation, round, package or layout; a second one of a client.
+        LineageError: an update of another federation, round, package, rounding or layout; a second one of a client.
         GateError: values that are not finite, nothing but zeros, or a norm above the package's limit.
         ArtifactError: a damaged file.
         SecrecyError: `out` is on the Hub.
@@ -121,11 +121,12 @@ def _open_fold(
     manifests = {package.folder.sha256: package.folder.header for package in sent}
     accepted: list[tuple[TensorFile[UpdateHeader], float]] = []
     problems: list[FedlppError] = []
+    shapes = {name: info.shape for name, info in master.tensors.items()}
     for number, ref in enumerate(updates, start=1):
         try:
             update = files.enter_context(open_tensors(ref, UpdateHeader))
             package = check_lineage(update, master, federation_of(master), manifests)
-            accepted.append((update, update_norm(update, package.spec.train.max_update_norm)))
+            accepted.append((update, update_norm(update, shapes, package.spec.train.max_update_norm)))
         except FedlppError as problem:
             problems.append(problem)
         on_progress("checking updates", number, len(updates))

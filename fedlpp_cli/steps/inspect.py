@@ -8,7 +8,8 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.records.headers import FileEntry
+from fedlpp_cli.quantization.layout import max_codes
+from fedlpp_cli.records.headers import FileEntry, ProxyHeader, UpdateHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -27,9 +28,10 @@ class TensorEntry(Record, frozen=True, kw_only=True):
 class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
-    `bits_per_parameter` is set for proxies: codes and scales over the parameters that they stand for. `unquantized`
-    lists what a package or a base carries above its stated precision. `groups`: of what is rounded, or carried beside
-    it, sizes and the error to expect.
+    `bits_per_parameter` is set for proxies and rounded updates: codes and scales over the parameters that they stand
+    for. A rounded update does not state its shapes: its `n_parameters` is None, and codes that would still have fitted
+    count, at most four for each tensor. `unquantized` lists what a package or a base carries above its stated
+    precision. `groups`: of what is rounded, or carried beside it, sizes and the error to expect.
     """
 
     path: str
@@ -71,14 +73,18 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         for info in file.tensors.values()
     )
     payload = sum(info.n_bytes for info in file.tensors.values())
-    n_parameters = sum(info.n_elements for info in file.tensors.values())
+    n_parameters: int | None = sum(info.n_elements for info in file.tensors.values())
     bits: float | None = None
     groups: tuple[TensorGroup, ...] = ()
-    if file.header.kind == "proxy":
+    if isinstance(file.header, ProxyHeader):
         spec = file.header.spec
         n_parameters = sum(prod(shape) for shape in spec.shapes.values())
         bits = round(8 * payload / n_parameters, 4) if n_parameters else None
         groups = adapter_groups(spec.shapes, spec.quantize)
+    elif isinstance(file.header, UpdateHeader) and (width := file.header.spec.quantize.bits) != "full":
+        codes = [info.n_bytes for info in file.tensors.values() if info.name.endswith(".codes")]
+        n_codes = sum(max_codes(n_bytes, width) for n_bytes in codes)
+        n_parameters, bits = None, round(8 * payload / n_codes, 4) if n_codes else None
     return _result(
         common,
         n_bytes=file.n_bytes,

@@ -27,7 +27,7 @@ from fedlpp_cli.records.headers import (
     ProxyHeader,
 )
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import DEFAULT_STEPS, TrainSpec
+from fedlpp_cli.records.specs import DEFAULT_STEPS, FULL_PRECISION, QuantSpec, TrainSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent
 
@@ -44,6 +44,7 @@ class PackResult(Record, frozen=True, kw_only=True):
     round: int
     client: str | None
     train: TrainSpec
+    update: QuantSpec
     n_files: int
     n_bytes: int
     ledger: str
@@ -54,6 +55,7 @@ def pack(
     *,
     out: RefLike,
     train: TrainSpec | None = None,
+    update: QuantSpec | None = None,
     client: str | None = None,
     base_artifact: RefLike | None = None,
     ledger: Path | str | None = None,
@@ -66,6 +68,7 @@ def pack(
         proxy: what `quantize` made.
         out: the package's folder, on disk or on the Hub.
         train: the recipe.
+        update: how clients round what they send back, to the nearest level; None for full precision.
         client: the one client it is for; None for any.
         base_artifact: the quantized private base that `quantize` made.
         ledger: the file that notes what was released; None for the federation's in the user's state folder.
@@ -75,18 +78,18 @@ def pack(
     Raises:
         SecrecyError: a master instead of a proxy.
         SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
-        UsageError: a private base without `base_artifact`.
+        UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
-    train = train or TrainSpec(steps=DEFAULT_STEPS)
+    spec = _spec(client, train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION)
     with _open_proxy(proxy) as opened:
-        contents = _contents(opened, train, client, base_artifact)
+        contents = _contents(opened, spec, base_artifact)
         sizes = [
             len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()
         ]
         ledger = Path(ledger or default_ledger(opened.header.federation or ""))
-        result = partial(_result, opened, train, client, sizes=sizes, ledger=ledger)
+        result = partial(_result, opened, spec, sizes=sizes, ledger=ledger)
         releases = _releases(opened)
         if dry_run:
             check_releases(ledger, releases)
@@ -94,8 +97,17 @@ def pack(
         title = f"Package of round {opened.header.round}"
         with store.destination(parse_ref(out), message=title, force=force) as place:
             record_releases(ledger, releases)
-            sha256 = write_folder(place.path, contents, _manifest_for(opened, train, client), force=force)
+            sha256 = write_folder(place.path, contents, _manifest_for(opened, spec), force=force)
         return result(path=str(place.written), sha256=sha256)
+
+
+def _spec(client: str | None, train: TrainSpec, update: QuantSpec) -> PackageSpec:
+    if update.bits == "full":
+        update = FULL_PRECISION  # block and scale mean nothing then
+    try:
+        return PackageSpec(client=client, train=train, update=update)
+    except ValueError as problem:
+        raise UsageError(f"[update] {problem}") from None
 
 
 def _releases(proxy: TensorFile[ProxyHeader]) -> list[Release]:
@@ -117,11 +129,11 @@ def _open_proxy(ref: RefLike) -> TensorFile[ProxyHeader]:
 
 
 def _contents(
-    proxy: TensorFile[ProxyHeader], train: TrainSpec, client: str | None, base_artifact: RefLike | None
+    proxy: TensorFile[ProxyHeader], spec: PackageSpec, base_artifact: RefLike | None
 ) -> dict[str, bytes | Path]:
     contents: dict[str, bytes | Path] = {
         PROXY: proxy.path,
-        CARD: package_card(proxy.header, train, client=client).encode(),
+        CARD: package_card(proxy.header, spec).encode(),
     }
     if proxy.header.spec.model.base.private:
         if base_artifact is None:
@@ -134,7 +146,7 @@ def _contents(
 
 
 def _manifest_for(
-    proxy: TensorFile[ProxyHeader], train: TrainSpec, client: str | None
+    proxy: TensorFile[ProxyHeader], spec: PackageSpec
 ) -> Callable[[tuple[FileEntry, ...]], PackageHeader]:
     base = proxy.header.parents.get("base", ())
     parents = {"proxy": (proxy.sha256,), **({"base": base} if base else {})}
@@ -150,7 +162,7 @@ def _manifest_for(
             federation=proxy.header.federation,
             round=proxy.header.round,
             parents=parents,
-            spec=PackageSpec(client=client, train=train),
+            spec=spec,
             files=files,
         )
 
@@ -159,8 +171,7 @@ def _manifest_for(
 
 def _result(
     proxy: TensorFile[ProxyHeader],
-    train: TrainSpec,
-    client: str | None,
+    spec: PackageSpec,
     *,
     path: str,
     sha256: str | None,
@@ -172,8 +183,9 @@ def _result(
         sha256=sha256,
         federation=proxy.header.federation or "",
         round=proxy.header.round,
-        client=client,
-        train=train,
+        client=spec.client,
+        train=spec.train,
+        update=spec.update,
         n_files=len(sizes),
         n_bytes=sum(sizes),
         ledger=str(ledger),

@@ -1,19 +1,23 @@
 """`status`: where a federation stands, and what is missing for the open round. Loads no torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import read_manifest
 from fedlpp_cli.artifact.run_folder import RELEASES, RoundFolder, round_name, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.records.headers import Header, UpdateHeader, decode_header
+from fedlpp_cli.records.headers import Header, StateHeader, UpdateHeader, decode_header
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
 
 
 class StatusResult(Record, frozen=True, kw_only=True):
-    """The open round: the newest one. `federation` is None where nothing says it. `next` is what to do now."""
+    """The open round: the newest one. `federation` is None where nothing says it. `next` is what to do now.
+
+    `states`: clients who keep one, where this folder is a client's or one machine plays everybody.
+    """
 
     path: str
     federation: str | None
@@ -24,6 +28,7 @@ class StatusResult(Record, frozen=True, kw_only=True):
     has_package: bool
     updates: tuple[str, ...]
     missing: tuple[str, ...]
+    states: tuple[str, ...]
     next: str
 
 
@@ -40,7 +45,7 @@ def status(run: RefLike, *, clients: Sequence[str] = ()) -> StatusResult:
     """
     rounds = scan_run(store.fetch(parse_ref(run), skip=("*/base/*",)))
     newest = rounds[-1]
-    updates = tuple(sorted(_client_of(newest, name) for name in newest.updates))
+    updates = tuple(sorted(_client_of(path, UpdateHeader) for path in newest.updates.values()))
     missing = tuple(sorted(set(clients) - set(updates)))
     return StatusResult(
         path=str(run),
@@ -52,13 +57,14 @@ def status(run: RefLike, *, clients: Sequence[str] = ()) -> StatusResult:
         has_package=newest.package is not None,
         updates=updates,
         missing=missing,
+        states=tuple(sorted(_client_of(path, StateHeader) for path in newest.states.values())),
         next=_next(str(run).rstrip("/"), newest, updates, missing),
     )
 
 
-def _client_of(folder: RoundFolder, name: str) -> str:
-    with TensorFile(folder.updates[name], UpdateHeader) as update:
-        return update.header.spec.client
+def _client_of(path: Path, kind: type[UpdateHeader] | type[StateHeader]) -> str:
+    with TensorFile(path, kind) as file:
+        return file.header.spec.client
 
 
 def _federation(folder: RoundFolder) -> str | None:

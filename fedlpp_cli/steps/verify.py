@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fedlpp_cli.adapters.proxy_tensors import check_proxy
+from fedlpp_cli.adapters.proxy_tensors import check_proxy, check_same_layout, proxy_layout
+from fedlpp_cli.adapters.residuals import check_state, residual_shapes
+from fedlpp_cli.aggregation.gates import check_answers
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
-from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import Header, ProxyHeader, spell_kind
+from fedlpp_cli.records.headers import Header, PackageHeader, ProxyHeader, StateHeader, UpdateHeader, spell_kind
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -44,12 +46,13 @@ class VerifyResult(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """An opened artifact; `run` is the run folder that it was found in, None outside of one."""
+    """An opened artifact; `run` is the run folder that it was found in, None outside of one. `layout`: its tensors."""
 
     path: Path
     header: Header
     sha256: str
     run: Path | None
+    layout: Layout
 
     @property
     def federation(self) -> str:
@@ -90,18 +93,28 @@ def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
         if (root / BASE).is_dir():
             yield root, root / BASE
         for folder in scan_run(root):
-            known = (folder.master, folder.report, folder.proxy, folder.package, *folder.updates.values())
+            known = (
+                folder.master,
+                folder.report,
+                folder.proxy,
+                folder.package,
+                *folder.updates.values(),
+                *folder.states.values(),
+            )
             yield from ((root, path) for path in known if path is not None)
 
 
 def _open(path: Path, run: Path | None) -> list[_Seen]:
     """The artifact, and what is inside of it."""
     opened = open_any(path)
-    seen = [_Seen(path, opened.header, opened.sha256, run)]
+    layout = layout_of(opened.tensors) if isinstance(opened, TensorFile) else {}
+    seen = [_Seen(path, opened.header, opened.sha256, run, layout)]
     if isinstance(opened, TensorFile):
         with opened:
             if isinstance(opened.header, ProxyHeader):
                 check_proxy(opened.narrow(ProxyHeader))
+            elif isinstance(opened.header, StateHeader):
+                check_state(opened.narrow(StateHeader))
     elif isinstance(opened, FolderArtifact) and opened.header.kind == "package":
         seen += _open(path / PROXY, run)
         if (path / BASE).is_dir():
@@ -140,6 +153,23 @@ def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
         raise LineageError(f"{child.path} and its {role} {parent.path} are of different federations")
     if role in _ROLES - {"base"} and child.header.kind not in {"base", "report"} and parent.header.round != expected:
         raise LineageError(f"{child.path}: its {role} {parent.path} is of round {parent.header.round}, not {expected}")
+    _check_contents(child, parent)
+
+
+def _check_contents(child: _Seen, parent: _Seen) -> None:
+    """What an update or a state holds must fit what it was made from."""
+    source, made, origin = str(child.path), child.header, parent.header
+    if isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
+        check_answers(made, origin, source=source)
+    elif isinstance(made, UpdateHeader) and isinstance(origin, ProxyHeader):
+        check_same_layout(child.layout, proxy_layout(origin.spec.shapes, made.spec.quantize), source=source)
+    elif isinstance(made, StateHeader) and isinstance(origin, UpdateHeader):
+        if made.spec.client != origin.spec.client:
+            raise LineageError(
+                f"{source}: of client {made.spec.client!r}, its update {parent.path} of {origin.spec.client!r}"
+            )
+        if proxy_layout(residual_shapes(child.layout), origin.spec.quantize) != parent.layout:
+            raise LineageError(f"{source}: its residuals do not fit the tensors of its update {parent.path}")
 
 
 def _refuse_impostor(child: _Seen, role: str, others: Iterable[_Seen]) -> None:

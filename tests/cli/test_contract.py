@@ -22,14 +22,17 @@ DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
     "quantize": "path sha256 federation round quantize n_parameters n_bytes bits_per_parameter base",
-    "pack": "path sha256 federation round client train n_files n_bytes ledger",
-    "client-train": "path sha256 federation round client train n_examples n_cut n_steps n_parameters n_bytes metrics",
+    "pack": "path sha256 federation round client train update n_files n_bytes ledger",
+    "client-train": (
+        "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
+        "bits_per_parameter metrics state"
+    ),
     "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
     "verify": "artifacts missing",
-    "status": "path federation round n_finished has_master has_proxy has_package updates missing next",
+    "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
 
@@ -207,6 +210,45 @@ def test_rounding_is_told_by_options_and_an_option_undoes_what_the_file_says(fed
     assert rounding("-f", tmp_path / "f.toml", "--bits", "full") == ("nearest", None, "nearest")
     shown = fedlpp("quantize", played.master(0), *drawn, "--out", tmp_path / "p").stdout
     assert "3 bits, block 64, fp16 scales rounded up, stochastic a: 3.25 bits a parameter" in shown
+
+
+def test_the_federation_file_and_options_say_how_updates_are_rounded(fedlpp, played, tmp_path):
+    (tmp_path / "f.toml").write_text('[quantize]\nbits = "2"\n[update]\nbits = "4"\nblock = 32\n')
+    call = ["pack", played.proxy(0), "-f", tmp_path / "f.toml", "--dry-run", "--json", "--out", tmp_path / "p"]
+    cases = (
+        ([], ("4", 32, "fp16")),
+        (["--update-bits", "ternary", "--update-scale", "fp32"], ("ternary", 32, "fp32")),
+        (["--update-block", 16], ("4", 16, "fp16")),
+        (["--update-bits", "full"], ("full", 64, "fp16")),
+    )
+    for options, expected in cases:
+        found = json.loads(fedlpp(*call, *options).stdout)["data"]["update"]
+        assert (found["bits"], found["block"], found["scale"]) == expected
+    (tmp_path / "f.toml").write_text('[update]\nbits = "4"\nrounding = "stochastic"\nrounding_seed = "s"\n')
+    assert json.loads(fedlpp(*call).stdout)["error"]["exit_code"] == 2
+
+
+def test_rounded_updates_and_states_read_well(fedlpp, played, llama, tmp_path):
+    fedlpp("pack", played.proxy(0), "--steps", 2, "--update-bits", "4", "--out", tmp_path / "package", "-q")
+    train = [
+        "client-train", tmp_path / "package", "--base", llama, "--client", "c", "--data", played.data("a"), "--device",
+        "cpu", "--out", tmp_path / "c", "--state-out", tmp_path / "s",
+    ]  # fmt: skip
+    assert "4.25 bits a parameter" in fedlpp(*train, "--dry-run").stdout
+    assert fedlpp(*train, "-q").stdout == f"{tmp_path / 'c'}\n"
+    shown = fedlpp(*train, "--force").stdout
+    assert "4.25 bits a parameter" in shown
+    assert f"{tmp_path / 's'}" in shown
+    assert shown.rstrip().splitlines()[-1] == str(tmp_path / "c")
+    found = json.loads(fedlpp(*train, "--force", "--json").stdout)["data"]
+    assert (found["quantize"]["bits"], found["state"]) == ("4", str(tmp_path / "s"))
+    assert "4.25 bits a parameter" in fedlpp("inspect", tmp_path / "c").stdout
+    assert "state" in fedlpp("inspect", tmp_path / "s").stdout
+    assert fedlpp("verify", tmp_path / "s", tmp_path / "c", tmp_path / "package").exit_code == 0
+    again = fedlpp(*train, "--force", "--state", tmp_path / "s")
+    assert (again.exit_code, "the package is of round 0" in again.stderr) == (5, True)
+    secret = fedlpp(*train[:-1], "hf://org/repo/state.safetensors", "--force")
+    assert secret.exit_code == 7
 
 
 def test_the_installed_program_runs(played):

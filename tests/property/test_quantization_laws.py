@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import levels
+from fedlpp_cli.quantization.layout import max_codes
 from fedlpp_cli.quantization.packing import pack, packed_bytes, unpack
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.specs import QuantSpec
@@ -27,6 +28,9 @@ def test_unpack_undoes_pack_and_the_size_is_as_announced(drawn):
     packed = pack(torch.tensor(values, dtype=torch.uint8), bits)
     assert len(packed) == packed_bytes(len(values), bits)
     assert unpack(packed, len(values), bits).tolist() == values
+    room = max_codes(len(packed), bits)
+    assert len(values) <= room <= len(values) + 4
+    assert packed_bytes(room, bits) == len(packed) < packed_bytes(room + 1, bits)
 
 
 @given(WIDTHS, st.binary(min_size=1, max_size=40), st.integers(1, 60))

@@ -1,6 +1,7 @@
 """A round whose package and updates travel through the Hub is the round that is played in a folder."""
 
 import pytest
+from support.forge import header_of
 from support.hub_client import use_hub, use_token
 from support.hub_server import HubServer
 from support.parties import Federation
@@ -8,6 +9,7 @@ from support.parties import Federation
 from fedlpp_cli import aggregate, client_train, log, pack, quantize, status, verify
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.errors import HubError
+from fedlpp_cli.records.specs import QuantSpec
 
 RUN = "hf://acme/federation"
 PACKAGE = f"{RUN}/round-0000/package"
@@ -75,3 +77,20 @@ def test_a_private_base_travels_through_the_hub_and_is_made_once(hub, llama, tmp
         client_train(PACKAGE, client="a", data=here.data("a"), out=tmp_path / "a.safetensors", device="cpu").sha256
         == update.sha256
     )
+
+
+def test_a_rounded_update_goes_to_the_hub_and_its_state_stays(hub, played, tmp_path, monkeypatch):
+    use_token(monkeypatch, "hf_owner")
+    pack(played.proxy(0), out=PACKAGE, train=played.train, update=QuantSpec(bits="4"))
+    options = {"client": "a", "data": played.data("a"), "base": played.base, "device": "cpu"}
+    state = tmp_path / "state.safetensors"
+    sent = client_train(PACKAGE, out=f"{RUN}/round-0000/updates/a.safetensors", state_out=state, **options)
+    here = client_train(PACKAGE, out=tmp_path / "a.safetensors", **options)
+    assert sent.sha256 == here.sha256 == header_of(state).parents["update"][0]
+    assert verify([sent.path, state, PACKAGE, played.master(0)], complete=True).missing == 0
+    names = hub.repo("acme/federation").resolve("main").files
+    assert [name for name in names if name.endswith(".safetensors")] == [
+        "round-0000/package/proxy.safetensors", "round-0000/updates/a.safetensors",
+    ]  # fmt: skip
+    [entry] = log(RUN).rounds
+    assert entry.bytes_up == (tmp_path / "a.safetensors").stat().st_size

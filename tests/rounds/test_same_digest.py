@@ -1,6 +1,7 @@
 """One federation, played in several ways, ends in one master: by Python calls, by single commands, by make."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from support.forge import sha256_of
 from support.parties import Federation
 
 from fedlpp_cli import verify
+from fedlpp_cli.records.specs import QuantSpec
 
 ROOT = Path(__file__).parents[2]
 FEDLPP = f"{sys.executable} -m fedlpp_cli"
@@ -102,11 +104,11 @@ def test_make_goes_on_where_it_stopped_and_trains_no_finished_client_twice(feder
     trap.touch()
     assert make(federation, fedlpp=wrapper, check=False).returncode != 0
     update = federation.folder / "runs" / "made" / "round-0000" / "updates" / "a.safetensors"
-    before = update.stat()
+    before = (update.stat().st_ino, update.stat().st_mtime_ns)
     # Whatever the clocks say, what is there is done.
     os.utime(federation.folder / "runs" / "made" / "round-0000" / "package" / "manifest.json")
     make(federation, fedlpp=wrapper)
-    assert update.stat() == before
+    assert (update.stat().st_ino, update.stat().st_mtime_ns) == before
     calls = [line.split()[0] for line in log.read_text().splitlines()]
     assert {name: calls.count(name) for name in calls} == {
         "init": 1, "quantize": 1, "pack": 1, "client-train": 3, "aggregate": 1,
@@ -128,3 +130,32 @@ def test_a_hundred_rounds_are_planned_at_once(federation):
     plan = make(federation, "-n", n_rounds=100).stdout
     assert plan.count("client-train") == 200
     assert plan.count("aggregate") == 100
+
+
+ROUNDED = "PACK_OPTIONS=--update-bits 4 --update-block 32"
+
+
+@pytest.mark.slow
+def test_make_keeps_states_where_it_is_told_to(federation, llama, tmp_path):
+    """It goes on where a client was killed between its state and its update, and ends as the Python calls do."""
+    twin = Federation(tmp_path / "twin", llama, round_updates=QuantSpec(bits="4", block=32), keep_states=True)
+    twin.play(2)
+    run = federation.folder / "runs" / "made"
+    shutil.copytree(twin.round(0), run / "round-0000")
+    (run / "round-0000" / "updates" / "a.safetensors").unlink()
+    make(federation, "-j2", ROUNDED, "KEEP_STATE=1", n_rounds=2)
+    for number, client in ((0, "a"), (0, "b"), (1, "a"), (1, "b")):
+        made = run / f"round-{number:04d}" / "states" / f"{client}.safetensors"
+        assert sha256_of(made) == sha256_of(twin.state(number, client))
+    assert sha256_of(run / "round-0002" / "master.safetensors") == sha256_of(twin.master(2))
+
+
+def test_make_names_states_only_where_it_is_told_to(federation):
+    assert "--state" not in make(federation, "-n", ROUNDED, n_rounds=3).stdout
+    plan = make(federation, "-n", ROUNDED, "KEEP_STATE=1", n_rounds=3).stdout
+    trained = [line for line in plan.splitlines() if "client-train" in line and "--client a" in line]
+    for number, line in enumerate(trained):
+        assert f"round-{number:04d}/states/a.safetensors" in line.partition("--state-out ")[2]
+        before = f"--state {federation.folder}/runs/made/round-{number - 1:04d}/states/a.safetensors"
+        assert (before in line) == (number > 0)
+    assert len(trained) == 3

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fedlpp_cli import aggregate, client_train, init, pack, quantize
-from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
+from fedlpp_cli.records.specs import (
+    FULL_PRECISION,
+    AggregateSpec,
+    BaseQuantSpec,
+    LoraSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainSpec,
+)
 from support.tiny import prompt_rows, write_jsonl
 
 RECIPE = TrainSpec(steps=3, batch_size=4, learning_rate=1e-2)
@@ -23,6 +31,8 @@ class Federation:
     lora: LoraSpec = field(default_factory=lambda: LoraSpec(rank=4))
     quantize: QuantSpec = field(default_factory=QuantSpec)
     train: TrainSpec = RECIPE
+    round_updates: QuantSpec = FULL_PRECISION
+    keep_states: bool = False
     private_base: bool = False
     base_quantize: BaseQuantSpec | None = None
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
@@ -52,6 +62,9 @@ class Federation:
     def updates(self, number: int) -> list[Path]:
         return [self.update(number, client) for client in self.clients]
 
+    def state(self, number: int, client: str) -> Path:
+        return self.round(number) / "states" / f"{client}.safetensors"
+
     def init(self) -> Any:
         return init(
             self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base, seed=7
@@ -71,11 +84,15 @@ class Federation:
             self.proxy(number),
             out=self.package(number),
             train=self.train,
+            update=self.round_updates,
             base_artifact=self.folder / "base" if self.private_base else None,
             ledger=self.folder / "releases.jsonl",
         )
 
-    def train_client(self, number: int, client: str) -> Any:
+    def train_client(self, number: int, client: str, **options: Any) -> Any:
+        if self.keep_states:
+            options.setdefault("state", self.state(number - 1, client) if number else None)
+            options.setdefault("state_out", self.state(number, client))
         return client_train(
             self.package(number),
             client=client,
@@ -83,6 +100,7 @@ class Federation:
             out=self.update(number, client),
             base=None if self.private_base else self.base,
             device="cpu",
+            **options,
         )
 
     def fold(self, number: int, updates: Sequence[Path] | None = None) -> Any:

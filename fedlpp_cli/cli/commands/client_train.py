@@ -25,6 +25,24 @@ TrainDataOpt = Annotated[
         rich_help_panel=o.DATA,
     ),
 ]
+StateOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="REF",
+        help="What --state-out kept in your last round; it goes into this update.",
+        show_default=False,
+    ),
+]
+StateOutOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--state-out",
+        metavar="PATH",
+        help="Where to keep what rounding takes from this update; yours alone.",
+        show_default=False,
+    ),
+]
 
 
 def client_train(
@@ -33,6 +51,8 @@ def client_train(
     out: o.OutOpt,
     data: TrainDataOpt = None,
     base: o.BaseOpt = None,
+    state: StateOpt = None,
+    state_out: StateOutOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
     device: o.DeviceOpt = "auto",
@@ -43,6 +63,8 @@ def client_train(
     """Train on your own data: package + data -> update, which is sent back.
 
     fedlpp client-train package --client north --data notes.jsonl --out north.safetensors
+    fedlpp client-train package-7 --client north --data notes.jsonl --state state-6.safetensors
+        --state-out state-7.safetensors --out north-7.safetensors
     fedlpp client-train hf://org/federation/round-0000/package --base ./model --client north --data notes.csv
         --column text=body --out hf://org/updates/round-0000/north.safetensors
     """
@@ -58,6 +80,8 @@ def client_train(
         data=rows,
         out=out,
         base=settings.ref(base, "base"),
+        state=state,
+        state_out=state_out,
         columns=columns_of(settings, column),
         split=split,
         device=device,

@@ -8,7 +8,7 @@ import typer
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
-from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.records.specs import QuantSpec, TrainSpec
 
 ProxyArg = Annotated[str, typer.Argument(metavar="PROXY", help="What quantize made.", show_default=False)]
 ForClientOpt = Annotated[
@@ -44,6 +44,9 @@ def pack(
     compute: o.ComputeOpt = None,
     max_update_norm: o.MaxUpdateNormOpt = None,
     ledger: LedgerOpt = None,
+    update_bits: o.UpdateBitsOpt = None,
+    update_block: o.UpdateBlockOpt = None,
+    update_scale: o.UpdateScaleOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -51,6 +54,7 @@ def pack(
     """Bind a proxy and a training recipe: proxy -> package, which is sent to clients.
 
     fedlpp pack proxy.safetensors --steps 50 --learning-rate 2e-3 --out package
+    fedlpp pack proxy.safetensors --steps 50 --update-bits 4 --out package
     fedlpp pack proxy.safetensors -f federation.toml --out hf://org/federation/round-0000/package
     """
     from fedlpp_cli.steps.pack import pack as step
@@ -76,6 +80,7 @@ def pack(
         proxy,
         out=out,
         train=train,
+        update=settings.resolve(QuantSpec, "update", bits=update_bits, block=update_block, scale=update_scale),
         client=client,
         base_artifact=base_artifact,
         ledger=ledger,

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fedlpp_cli.artifact.opening import open_any
-from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of, write_tensors
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes, layout_of, write_tensors
 from fedlpp_cli.errors import ArtifactError, InputError, LineageError, OutputError, OutputExistsError
 from fedlpp_cli.records.headers import Header, MasterHeader, UpdateHeader, encode_header
 
@@ -183,6 +183,20 @@ def test_a_tensor_that_is_missing_at_the_end_is_named_and_nothing_is_left(header
     with pytest.raises(ValueError, match=r"not written: \['y'\]"), write_tensors(tmp_path / "a", header, layout) as out:
         out.write("x", torch.ones(3))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_identity_is_known_before_the_file_has_its_name(header, tmp_path):
+    tensors = mixed()
+    with write_tensors(tmp_path / "a", header, layout_for(tensors)) as out:
+        for number, (name, tensor) in enumerate(tensors.items()):
+            if number == 1:
+                with pytest.raises(ValueError, match="announced and not written"):
+                    out.sha256()
+            out.write(name, tensor)
+        known = out.sha256()
+        assert not (tmp_path / "a").exists()
+    assert known == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+    assert layout_bytes(layout_for(tensors)) == sum(one.numel() * one.element_size() for one in tensors.values())
 
 
 @pytest.mark.parametrize(

@@ -510,3 +510,14 @@ def test_a_newer_version_may_nest_what_we_do_not_know_and_cannot_crash_us(depth)
         assert decode_header(raw, source="somewhere").kind == "update"
     except ArtifactError:
         assert depth > 500
+
+
+@pytest.mark.parametrize(("sample", "place"), [("package", "spec/update"), ("update", "spec/quantize")])
+@pytest.mark.parametrize(
+    "fields", [{"rounding": "stochastic", "rounding_seed": "s"}, {"scale_rounding": "up"}], ids=["stochastic", "up"]
+)
+def test_updates_are_rounded_to_the_nearest_level_only(sample, place, fields):
+    spec = {**PLAIN[sample]["spec"][place.partition("/")[2]], "bits": "4"}
+    assert decode(changed(sample, place, spec)).kind == sample
+    with pytest.raises(ArtifactError, match="rounding, scale_rounding: of updates both are nearest"):
+        decode(changed(sample, place, {**spec, **fields}))

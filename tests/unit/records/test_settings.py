@@ -6,7 +6,15 @@ import pytest
 
 from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.settings import SECTIONS, Settings, read_settings
-from fedlpp_cli.records.specs import DEFAULT_STEPS, AggregateSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
+from fedlpp_cli.records.specs import (
+    DEFAULT_STEPS,
+    FULL_PRECISION,
+    AggregateSpec,
+    LoraSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainSpec,
+)
 from fedlpp_cli.refs import HubRef
 
 
@@ -233,3 +241,19 @@ def test_an_option_that_rounds_otherwise_leaves_out_what_the_file_says_of_roundi
 def test_options_of_rounding_that_do_not_go_together_are_refused(options):
     with pytest.raises(SettingsError, match=r"quantize: (rounding_seed|bits): "):
         Settings().resolve(QuantSpec, **options)
+
+
+def test_a_section_of_a_class_that_two_have_is_named(settings_of):
+    settings = settings_of('[quantize]\nbits = "2"\n[update]\nbits = "4"\nblock = 32\n')
+    assert settings.resolve(QuantSpec) == QuantSpec(bits="2")
+    assert settings.resolve(QuantSpec, "update") == QuantSpec(bits="4", block=32)
+    assert settings.resolve(QuantSpec, "update", bits="3", scale=None) == QuantSpec(bits="3", block=32)
+
+
+def test_updates_are_in_full_precision_where_nothing_else_is_said(settings_of):
+    for settings in (Settings(), settings_of('[quantize]\nbits = "2"\n')):
+        assert settings.resolve(QuantSpec, "update") == FULL_PRECISION
+    with pytest.raises(SettingsError, match=r"federation\.toml \[update\]: bits: .*; choose from ternary"):
+        settings_of('[update]\nbits = "7"\n').resolve(QuantSpec, "update")
+    with pytest.raises(SettingsError, match=r"\[update\]: unknown field 'bit'; known here: bits, block"):
+        settings_of('[update]\nbit = "4"\n')
