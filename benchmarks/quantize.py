@@ -5,6 +5,7 @@ Both sides get new memory for what they make, at every call.
 
 import bitsandbytes.functional as bnb
 import torch
+from base import add_base
 from table import FAST, Table, best_of
 
 from fedlpp_cli.quantization.codec import decode, encode
@@ -20,6 +21,12 @@ WIDTHS: tuple[Bits, ...] = ("2", "3", "ternary", "8", "5", "6")
 def main() -> None:
     """Measure, print, write."""
     table = Table("quantize")
+    _add_tensors(table)
+    add_base(table)
+    table.write("torch", "bitsandbytes", "numba", "numpy")
+
+
+def _add_tensors(table: Table) -> None:
     values = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
     gigabytes = SIZE * 4 / 1e9
     print(f"{SIZE:,} weights, block {BLOCK}, {torch.get_num_threads()} threads")
@@ -56,7 +63,6 @@ def main() -> None:
     # Of a whole number of bytes: 5 codes each.
     n = SIZE // 5 * 5
     table.add("ternary: size of the codes", 8 * len(encode(values[:n], "ternary", BLOCK)[0]) / n, "bits", "<=1.6")
-    table.write("torch", "bitsandbytes", "numba", "numpy")
 
 
 def _bits(values: torch.Tensor, spec: QuantSpec) -> float:
