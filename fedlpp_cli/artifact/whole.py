@@ -9,6 +9,7 @@ tell a draft that a killed process left (it may hold an owner's secret) and remo
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -102,6 +103,8 @@ def resumed_folder(target: Path, key: str) -> Iterator[Path]:
             _settle_tree(draft)
             _swap_folder(draft, target, force=False)
             fsync_folder(target.parent)
+            for other in target.parent.glob(f".{glob.escape(target.name)}.????????.part"):
+                _remove_if_dead(other)
     finally:
         os.close(descriptor)
 

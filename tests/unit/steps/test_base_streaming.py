@@ -102,15 +102,17 @@ def test_what_was_finished_is_kept_and_the_end_is_the_same(owner, monkeypatch, t
 def test_a_shard_that_is_not_the_agreed_one_gets_no_name(owner):
     """The shards before it stay for the next run, each format's for itself."""
     path = owner.base / "model-00003-of-00003.safetensors"
-    tensors = load_file(path)
-    next(iter(tensors.values())).mul_(2)
-    save_file(tensors, path, metadata={"format": "pt"})
+    whole_shard = load_file(path)
+    save_file({name: 2 * value for name, value in whole_shard.items()}, path, metadata={"format": "pt"})
     for name, stem in (("nf3", "packed"), ("nf4", "model")):
         with pytest.raises(ModelError, match=r"model-00003-of-00003.safetensors: sha256 is"):
             round_base(owner, format=name)
         finished = [f"{stem}-{number:05d}-of-00003.safetensors" for number in (1, 2)]
         assert finished in [sorted(at.name for at in part.iterdir()) for part in owner.folder.glob(".base.*.part")]
     assert not (owner.folder / "base").exists()
+    save_file(whole_shard, path, metadata={"format": "pt"})
+    round_base(owner, format="nf4")
+    assert not list(owner.folder.glob(".base.*"))  # nor what the other format had begun
 
 
 def test_two_processes_do_not_write_one_base(owner):

@@ -289,3 +289,78 @@ def test_files_that_do_not_belong_are_refused(private, tmp_path, name):
     (folder / "manifest.json").write_bytes(encode_header(replace(header, files=(*header.files, entry))))
     with pytest.raises(ArtifactError, match="does not belong to a quantized base"):
         check_foreign_base(open_folder(folder, BaseHeader))
+
+
+def made_right(folder, header):
+    """The manifest of a changed folder, with the digests made right: what a dishonest owner could send."""
+    from msgspec.structs import replace
+
+    from fedlpp_cli.artifact.digest import sha256_of_file
+    from fedlpp_cli.records.headers import FileEntry, encode_header
+
+    files = tuple(
+        FileEntry(name=path.name, size=path.stat().st_size, sha256=sha256_of_file(path))
+        for path in sorted(folder.iterdir()) if path.name != "manifest.json"
+    )  # fmt: skip
+    (folder / "manifest.json").write_bytes(encode_header(replace(header, files=files)))
+    return open_folder(folder, BaseHeader)
+
+
+def drop(name):
+    return lambda tensors: tensors.pop(name)
+
+
+def put(name, value):
+    return lambda tensors: tensors.update({name: value})
+
+
+PROJ = "model.layers.0.mlp.up_proj"
+ATTACKS_BY_FORMAT = {
+    "int8": {
+        "a scale too few": put(f"{PROJ}.SCB", torch.ones(3)),
+        "no scales": drop(f"{PROJ}.SCB"),
+        "weights of another type": put(f"{PROJ}.weight", torch.zeros(32, 16)),
+        "weights of another rank": put(f"{PROJ}.weight", torch.zeros(32, dtype=torch.int8)),
+        "no format": drop(f"{PROJ}.weight_format"),
+        "one more": put("extra.SCB", torch.ones(3)),
+    },
+    "nf3": {
+        "a scale too few": put(f"{PROJ}.weight.scale_codes", torch.zeros(3, dtype=torch.uint8)),
+        "no scales": drop(f"{PROJ}.weight.scale_scales"),
+        "codes of another length": put(f"{PROJ}.weight.codes", torch.zeros(3, dtype=torch.uint8)),
+        "a norm in float32": put("model.norm.weight", torch.ones(16)),
+        "no norm": drop("model.norm.weight"),
+        "one more": put("extra.codes", torch.zeros(3, dtype=torch.uint8)),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "attack"), [(name, attack) for name, all_of in ATTACKS_BY_FORMAT.items() for attack in all_of]
+)
+def test_tensors_that_are_not_as_announced_are_refused(private, tmp_path, name, attack):
+    spec = BaseQuantSpec(format=name)
+    quantize(private.master(0), out=tmp_path / "proxy", base=private.base, base_out=tmp_path / "base", base_spec=spec)
+    header = open_folder(tmp_path / "base", BaseHeader).header
+    weights = next((tmp_path / "base").glob("*.safetensors"))
+    rename_tensor(weights, ATTACKS_BY_FORMAT[name][attack])
+    with pytest.raises(ArtifactError):
+        check_foreign_base(made_right(tmp_path / "base", header))
+
+
+@pytest.mark.parametrize("skipped", ["lm_head", ["(a+)+$"], [""], ["x" * 300], [3], None])
+def test_modules_to_skip_are_names_and_no_patterns(private, tmp_path, skipped):
+    folder = shutil.copytree(private.folder / "base", tmp_path / "base")
+    header = open_folder(folder, BaseHeader).header
+    change_json(folder / "config.json", lambda c: c["quantization_config"].update(llm_int8_skip_modules=skipped))
+    with pytest.raises(ArtifactError, match="llm_int8_skip_modules is not a list of module names"):
+        check_foreign_base(made_right(folder, header))
+
+
+def test_a_packed_base_does_not_ask_transformers_to_quantize(private, tmp_path):
+    spec = BaseQuantSpec(format="nf3")
+    quantize(private.master(0), out=tmp_path / "proxy", base=private.base, base_out=tmp_path / "base", base_spec=spec)
+    header = open_folder(tmp_path / "base", BaseHeader).header
+    change_json(tmp_path / "base" / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq"}))
+    with pytest.raises(ArtifactError, match="a packed base has no quantization_config"):
+        check_foreign_base(made_right(tmp_path / "base", header))
