@@ -149,7 +149,7 @@ RoundingSeedOpt = Annotated[
 ]
 ScaleRoundingOpt = Annotated[
     ScaleRounding | None,
-    _of(QuantSpec, "scale_rounding", "up hides each block's largest weight behind a coarse scale.", panel=ROUNDING),
+    _of(QuantSpec, "scale_rounding", "up hides each block's largest weight; fit loses least.", panel=ROUNDING),
 ]
 BaseFormatOpt = Annotated[
     BaseFormat | None,
@@ -223,6 +223,15 @@ UpdateBlockOpt = Annotated[
 UpdateScaleOpt = Annotated[
     ScaleType | None,
     _of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
+]
+UpdateScaleRoundingOpt = Annotated[
+    ScaleRounding | None,
+    typer.Option(
+        "--update-scale-rounding",
+        help="fit takes the scales that lose least, nearest each block's largest number.",
+        show_default="fit",
+        rich_help_panel=UPDATE,
+    ),
 ]
 
 # AggregateSpec

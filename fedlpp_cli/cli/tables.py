@@ -83,8 +83,7 @@ def _quantize_text(quantize: Any) -> str:
     if quantize.bits == "full":
         return "full precision"
     text = f"{quantize.bits} bits, block {quantize.block}, {quantize.scale} scales"
-    if quantize.scale_rounding == "up":
-        text += " rounded up"
+    text += {"nearest": "", "up": " rounded up", "fit": " that fit"}[quantize.scale_rounding]
     return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 
 

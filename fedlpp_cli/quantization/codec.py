@@ -51,17 +51,25 @@ def decode(
     return dequantize_blocks(codes, scales, levels(bits).to(packed.device), block).to(dtype)
 
 
-def _encode_compiled(flat: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
+def encode_given(flat: Tensor, scales: Tensor, bits: Bits, block: int) -> Tensor | None:
+    """Packed codes with given scales, by the compiled kernels; None where they are not for this tensor."""
+    if not flat.is_cpu or len(flat) < MIN_COMPILED or flat.dtype not in _PATTERNS:
+        return None
+    return _encode_compiled(flat.contiguous(), bits, block, scales.contiguous())[0]
+
+
+def _encode_compiled(flat: Tensor, bits: Bits, block: int, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
     from fedlpp_cli.quantization import kernels
     from fedlpp_cli.quantization.compiled import encode_patterns
 
     kind = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
     packed = torch.empty(packed_bytes(len(flat), bits), dtype=torch.uint8)
-    scales = torch.empty(-(-len(flat) // block), dtype=torch.float32)
+    scales = torch.empty(-(-len(flat) // block), dtype=torch.float32) if given is None else given
     patterns = flat.view(_PATTERNS[flat.dtype]).numpy()
     encode_patterns(
-        patterns, kind[flat.dtype], bits, block, scales.numpy(), packed.numpy(), threads=torch.get_num_threads()
-    )
+        patterns, kind[flat.dtype], bits, block, scales.numpy(), packed.numpy(), threads=torch.get_num_threads(),
+        given=given is not None,
+    )  # fmt: skip
     return packed, scales
 
 

@@ -24,8 +24,9 @@ _NONE: Final = np.empty(0, np.uint8)
 
 
 def encode_patterns(
-    source: Array, kind: int, bits: Bits, block: int, scales: Array, packed: Array, *, fp4: bool = False, threads: int
-) -> None:
+    source: Array, kind: int, bits: Bits, block: int, scales: Array, packed: Array,
+    *, threads: int, fp4: bool = False, given: bool = False,
+) -> None:  # fmt: skip
     """Codes and scales of values given as bit patterns.
 
     Args:
@@ -35,14 +36,15 @@ def encode_patterns(
         block: values that share a scale.
         scales: float32 `(ceil(n / block),)`, written; infinity where a block has a value that is not finite.
         packed: uint8 `(packed_bytes(n, bits),)`, written.
-        fp4: 4-bit codes of bitsandbytes' FP4 in place of NF4.
         threads: how many may run.
+        fp4: 4-bit codes of bitsandbytes' FP4 in place of NF4.
+        given: `scales` are given, and not written.
     """
     chunk, table = chunk_size(block), _fp4_table() if fp4 else _table(bits)
 
     def work(start: int, stop: int) -> None:
         kernels.quantize_chunks(
-            source[start:stop], kind, table, kernel_width(bits), block, chunk,
+            source[start:stop], kind, table, kernel_width(bits), block, chunk, given,
             scales[start // block : -(-stop // block)],
             packed[packed_bytes(start, bits) : packed_bytes(stop, bits)],
         )  # fmt: skip

@@ -5,12 +5,14 @@ exactly is measured by `fedlpp quantize --dry-run`.
 """
 
 from functools import cache
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedlpp_cli.quantization.layout import FITTED_SHARES
 from fedlpp_cli.quantization.levels import Levels, fp4_values, level_values, midpoint_values
-from fedlpp_cli.records.specs import BaseQuantSpec, Bits, QuantSpec
+from fedlpp_cli.records.specs import BaseQuantSpec, Bits, QuantSpec, ScaleRounding
 
 _SAMPLE: Final = 2**16
 # Of bfloat16: its numbers lie 2^-7 apart, relative to the lower end of their octave.
@@ -22,34 +24,43 @@ def expected_error(spec: QuantSpec, n_values: int) -> float:
     if spec.bits == "full":
         return 0.0
     block = min(spec.block, max(1, n_values))
-    return _error(spec.bits, block, spec.scale_rounding == "up", spec.rounding == "stochastic")
+    return _error(spec.bits, block, spec.scale_rounding, spec.rounding == "stochastic")
 
 
 def expected_base_error(spec: BaseQuantSpec, n_values: int, n_columns: int) -> float:
     """As `expected_error`, of a private base's weight with rows of `n_columns`."""
     if spec.format == "int8":
-        return _error("int8", n_columns, False, False)
+        return _error("int8", n_columns, "nearest", False)
     block = min(spec.block, max(1, n_values))
-    return _error("fp4" if spec.format == "fp4" else spec.bits or "4", block, False, False)
+    return _error("fp4" if spec.format == "fp4" else spec.bits or "4", block, "nearest", False)
 
 
 @cache
-def _error(levels: Bits | str, block: int, up: bool, stochastic: bool) -> float:
+def _error(levels: Bits | str, block: int, scale_rounding: ScaleRounding, stochastic: bool) -> float:
     random = np.random.default_rng(0)
     rows = random.standard_normal((max(1, _SAMPLE // block), block))
     scales = np.abs(rows).max(axis=1, keepdims=True)
-    if up:
+    table = _table(levels)
+    if scale_rounding == "up":
         mantissa, exponent = np.frexp(scales)
         scales = np.ldexp(np.ceil(mantissa * 16) / 16, exponent)
+    if scale_rounding == "fit":
+        tried = [scales * share for share in FITTED_SHARES[cast("Bits", levels)]]
+        errors = [np.square(_nearest(rows, some, table) - rows).sum(axis=1) for some in tried]
+        scales = np.stack(tried)[np.argmin(errors, axis=0), np.arange(len(rows))]
     z = rows / scales
-    table = _table(levels)
     if stochastic:
         low = np.clip(np.searchsorted(table, z, side="right") - 1, 0, len(table) - 2)
         share = (z - table[low]) / (table[low + 1] - table[low])
-        codes = low + (random.random(z.shape) < share)
+        rounded = table[low + (random.random(z.shape) < share)] * scales
     else:
-        codes = np.searchsorted(midpoint_values(table), z)
-    return float(np.linalg.norm(table[codes] * scales - rows) / np.linalg.norm(rows))
+        rounded = _nearest(rows, scales, table)
+    return float(np.linalg.norm(rounded - rows) / np.linalg.norm(rows))
+
+
+def _nearest(rows: NDArray[Any], scales: NDArray[Any], table: Levels) -> NDArray[Any]:
+    rounded: NDArray[Any] = table[np.searchsorted(midpoint_values(table), rows / scales)] * scales
+    return rounded
 
 
 def _table(levels: Bits | str) -> Levels:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlpp_cli.quantization.blocks import nearest_codes
 from fedlpp_cli.quantization.codebooks import levels
+from fedlpp_cli.quantization.codec import encode_given
 from fedlpp_cli.quantization.packing import pack
 from fedlpp_cli.quantization.stochastic import draw_codes
 from fedlpp_cli.records.specs import Bits
@@ -31,6 +32,8 @@ def encode_with(values: Tensor, scales: Tensor, bits: Bits, block: int, *, key: 
         key: of the random stream that levels are drawn with; None takes the nearest level.
     """
     flat = values.detach().reshape(-1)
+    if key is None and (packed := encode_given(flat, scales, bits, block)) is not None:
+        return packed
     table = levels(bits).to(flat.device)
     pieces = []
     for part, start in enumerate(range(0, len(flat), _PIECE)):

@@ -41,7 +41,7 @@ def compiled(function: FunctionT) -> FunctionT:
 @compiled
 def quantize_chunks(
     source: Array, kind: int, table: tuple[Array, Array, Array, Array], width: int, block: int, chunk: int,
-    scales: Array, packed: Array,
+    given: bool, scales: Array, packed: Array,
 ) -> None:  # fmt: skip
     """Codes and scales of `source`, whole chunks but for the last.
 
@@ -53,7 +53,8 @@ def quantize_chunks(
         width: bits a code, or TERNARY.
         block: weights that share a scale.
         chunk: a multiple of `block`, 8 and 5.
-        scales: float32 `(ceil(n / block),)`, written; infinity where a block has a value that is not finite.
+        given: take `scales` as they are; weights beyond theirs get the outermost level.
+        scales: float32 `(ceil(n / block),)`, written unless given; infinity where a value is not finite.
         packed: uint8, written.
     """
     codes = np.zeros(chunk, np.uint8)
@@ -68,8 +69,14 @@ def quantize_chunks(
         for start in range(0, n_codes, block):
             size = min(block, n_codes - start)
             top[0] = load_block(source[first + start : first + start + size], kind, bits, values)
-            scale = top.view(np.float32)[0]
-            scales[(first + start) // block] = scale
+            if given:
+                scale = scales[(first + start) // block]
+                bound = max(scale, _TINY)
+                for i in range(size):
+                    values[i] = min(max(values[i], -bound), bound)
+            else:
+                scale = top.view(np.float32)[0]
+                scales[(first + start) // block] = scale
             found = codes[start : start + size]
             if top[0] >= _INFINITY:
                 found[:] = 0

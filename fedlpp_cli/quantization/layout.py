@@ -20,6 +20,18 @@ from fedlpp_cli.records.specs import Bits, QuantSpec
 
 SCALES_BLOCK: Final = 256
 
+# Shares of a block's largest weight that are tried for a fitting scale, largest first: with more levels the best one is
+# nearer to the largest weight.
+FITTED_SHARES: Final[dict[Bits, tuple[float, ...]]] = {
+    "ternary": tuple(share / 20 for share in range(20, 5, -1)),
+    "2": tuple(share / 20 for share in range(20, 5, -1)),
+    "3": tuple(share / 20 for share in range(20, 10, -1)),
+    "4": tuple(share / 20 for share in range(20, 14, -1)),
+    "5": tuple(share / 20 for share in range(20, 16, -1)),
+    "6": tuple(share / 20 for share in range(20, 16, -1)),
+    "8": tuple(share / 20 for share in range(20, 16, -1)),
+}
+
 Shape = tuple[int, ...]
 
 

@@ -15,7 +15,7 @@ from fedlpp_cli.quantization.codebooks import dynamic_map
 from fedlpp_cli.quantization.codec import decode, encode
 from fedlpp_cli.quantization.given_scales import encode_with
 from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape
-from fedlpp_cli.quantization.scales import block_scales, round_up
+from fedlpp_cli.quantization.scales import block_scales, fit, round_up
 from fedlpp_cli.quantization.stochastic import stream_key
 from fedlpp_cli.records.specs import QuantSpec
 
@@ -85,8 +85,10 @@ def _scales(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
     scales = block_scales(values, spec.block)
     if not scales.isfinite().all():
         check_finite(values, name=name)
-    if spec.scale_rounding == "nearest":
+    if spec.scale_rounding == "nearest" or spec.bits == "full":
         return scales
+    if spec.scale_rounding == "fit":
+        return fit(values, spec.bits, spec.block)
     grid = round_up(scales)
     if not grid.isfinite().all():
         raise GateError(

@@ -130,13 +130,13 @@ class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
 
 
 def check_update_rounding(spec: QuantSpec) -> None:
-    """Updates are rounded to the nearest level: a draw, or larger scales, would only add noise for error feedback.
+    """Updates are rounded to the nearest level: a draw, or larger scales, would only add noise.
 
     Raises:
         ValueError: another rounding.
     """
-    if (spec.rounding, spec.scale_rounding) != ("nearest", "nearest"):
-        raise ValueError("rounding, scale_rounding: of updates both are nearest")
+    if spec.rounding != "nearest" or spec.scale_rounding == "up":
+        raise ValueError("rounding, scale_rounding: of updates the first is nearest, the second nearest or fit")
 
 
 class PackageSpec(Record, frozen=True, kw_only=True):

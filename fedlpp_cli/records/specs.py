@@ -20,7 +20,7 @@ from fedlpp_cli.records.record import (
 Bits = Literal["ternary", "2", "3", "4", "5", "6", "8", "full"]
 ScaleType = Literal["fp32", "fp16", "double"]
 Rounding = Literal["nearest", "stochastic"]
-ScaleRounding = Literal["nearest", "up"]
+ScaleRounding = Literal["nearest", "up", "fit"]
 BaseFormat = Literal["ternary", "nf2", "nf3", "nf4", "nf5", "nf6", "fp4", "int8"]
 WeightRole = Literal["linear", "transposed", "embedding", "output", "kept", "unused"]
 TaskKind = Literal["causal-lm", "seq-cls"]
@@ -99,7 +99,8 @@ class QuantSpec(Record, frozen=True, kw_only=True):
 
     `bits` "full" leaves them in float32: plain federated LoRA. `rounding` "stochastic" draws between the two levels
     around a weight, from a stream named by `rounding_seed` and by the secret weights themselves. `scale_rounding` "up"
-    takes scales from a coarse grid, so that no block gives away its largest weight.
+    takes scales from a coarse grid, so that no block gives away its largest weight; "fit" takes the scale with the
+    least squared error, which cuts the largest weights off.
     """
 
     bits: Bits = "3"
@@ -114,6 +115,10 @@ class QuantSpec(Record, frozen=True, kw_only=True):
             raise ValueError("rounding_seed: stochastic rounding needs one, rounding to the nearest level has none")
         if self.bits == "full" and (self.rounding, self.scale_rounding) != ("nearest", "nearest"):
             raise ValueError("bits: full precision is not rounded")
+        if (self.rounding, self.scale_rounding) == ("stochastic", "fit"):
+            raise ValueError(
+                "scale_rounding: fit cuts weights off, and stochastic rounding would not be right on average"
+            )
 
 
 FULL_PRECISION: Final = QuantSpec(bits="full")

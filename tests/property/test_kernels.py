@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from fedlpp_cli.quantization import codec
 from fedlpp_cli.quantization import compiled as compiled_path
-from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
+from fedlpp_cli.quantization.blocks import dequantize_blocks, nearest_codes, quantize_blocks
 from fedlpp_cli.quantization.codebooks import levels, midpoints
+from fedlpp_cli.quantization.given_scales import encode_with
 from fedlpp_cli.quantization.packing import pack, unpack
+from fedlpp_cli.quantization.scales import block_scales
 
 WIDTHS = st.sampled_from(["ternary", "2", "3", "4", "5", "6", "8"])
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
@@ -48,6 +50,16 @@ def test_kernels_give_the_bytes_of_the_reference(bits, dtype, block, n, seed, ex
     packed, scales = codec.encode(x, bits, block)
     codes, expected = quantize_blocks(x, levels(bits), block)
     assert torch.equal(scales, expected)
+    assert torch.equal(packed, pack(codes, bits))
+
+
+@settings(max_examples=100, deadline=None)
+@given(WIDTHS, DTYPES, BLOCKS, LENGTHS, st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0, 3.0]))
+def test_kernels_give_the_bytes_of_the_reference_with_given_scales(bits, dtype, block, n, seed, share):
+    x = draw(n, dtype, seed, 0, 1)
+    scales = share * block_scales(x, block) * torch.rand(-(-n // block), generator=torch.Generator().manual_seed(seed))
+    packed = encode_with(x, scales, bits, block)
+    codes = nearest_codes(x.float(), scales.repeat_interleave(block)[:n], levels(bits))
     assert torch.equal(packed, pack(codes, bits))
 
 

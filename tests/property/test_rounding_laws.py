@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlpp_cli.quantization import given_scales
+from fedlpp_cli.quantization.blocks import nearest_codes
 from fedlpp_cli.quantization.codebooks import levels
 from fedlpp_cli.quantization.codec import encode
 from fedlpp_cli.quantization.given_scales import encode_with
+from fedlpp_cli.quantization.layout import FITTED_SHARES
 from fedlpp_cli.quantization.packing import unpack
-from fedlpp_cli.quantization.scales import block_scales, round_up
+from fedlpp_cli.quantization.scales import block_scales, fit, round_up
 from fedlpp_cli.quantization.stochastic import stream_key
 from fedlpp_cli.quantization.tensors import dequantize_tensor, quantize_tensor, round_tensor
 from fedlpp_cli.records.specs import QuantSpec
@@ -204,3 +206,40 @@ def test_codes_are_the_nearest_levels_to_the_weight_over_the_scale_from_the_grid
     found = table[unpack(parts["codes"], len(x), bits).long()].double()[is_plain]
     distances = (z.unsqueeze(1) - table.double()).abs().amin(1)
     assert ((z - found).abs() <= distances + 1e-6).all()
+
+
+@given(st.sampled_from(list(FITTED_SHARES)), st.integers(1, 400), st.sampled_from([1, 3, 16, 64]), st.integers(0, 99))
+@settings(max_examples=80, deadline=None)
+def test_a_fitting_scale_loses_least_of_those_that_are_tried(bits, n, block, seed):
+    x = torch.randn(n, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 7 - 3)
+    x[: n // 5] = 0
+    found, largest = fit(x, bits, block), block_scales(x, block)
+    table = levels(bits)
+
+    def errors(scales):
+        c = scales.repeat_interleave(block)[:n]
+        squares = (table[nearest_codes(x, c, table).long()] * c - x).double().square()
+        return torch.nn.functional.pad(squares, (0, -n % block)).reshape(-1, block).sum(1)
+
+    shares = torch.tensor(FITTED_SHARES[bits])
+    least = torch.stack([errors(largest * share) for share in shares]).amin(0)
+    assert torch.allclose(errors(found), least, rtol=1e-6, atol=0)
+    assert ((found == 0) == (largest == 0)).all()
+    assert (found.unsqueeze(1) == largest.unsqueeze(1) * shares).any(1).all()
+
+
+@pytest.mark.parametrize("scale", ["fp32", "fp16", "double"])
+@pytest.mark.parametrize("bits", ["ternary", "2", "3", "4"])
+def test_fitting_scales_lose_less_than_the_largest_weights(bits, scale):
+    x = torch.randn(2**14, generator=torch.Generator().manual_seed(5))
+
+    def error(scale_rounding):
+        spec = QuantSpec(bits=bits, scale=scale, scale_rounding=scale_rounding)
+        return (round_tensor(x, spec, name="x") - x).norm() / x.norm()
+
+    assert error("fit") < {"ternary": 0.65, "2": 0.7, "3": 0.93, "4": 0.96}[bits] * error("nearest")
+
+
+def test_fit_and_stochastic_do_not_go_together():
+    with pytest.raises(ValueError, match="fit cuts weights off"):
+        QuantSpec(rounding="stochastic", rounding_seed="a", scale_rounding="fit")
