@@ -73,26 +73,29 @@ def test_shards_stay_shards_and_open_again(owner, llama, tmp_path, name):
     assert all(torch.equal(ours[tensor], theirs[tensor]) for tensor in theirs)
 
 
-@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_what_was_finished_is_kept_and_the_end_is_the_same(owner, monkeypatch, trouble):
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left on device"), OutputError)],
+)
+def test_what_was_finished_is_kept_and_the_end_is_the_same(owner, monkeypatch, trouble, error):
     expected = files_of(round_base(owner, "undisturbed"))
-    treat, calls = base_shards._treat, []
+    write, calls = base_shards.write_all, []
 
-    def failing(file, tensor, spec, write):
-        calls.append(tensor.name)
-        if len(calls) == 12:  # in the second shard
+    def failing(descriptor, data, offset):
+        calls.append(offset)
+        if len(calls) == 60:  # in the second shard
             raise trouble
-        treat(file, tensor, spec, write)
+        write(descriptor, data, offset)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(base_shards, "_treat", failing)
-    with pytest.raises(type(trouble)):
+    monkeypatch.setattr(base_shards, "write_all", failing)
+    with pytest.raises(error, match="No space left on device" if error is OutputError else ""):
         round_base(owner)
     part = next(owner.folder.glob(".base.*.part"))
     kept = {path.name: path.stat().st_ino for path in part.iterdir()}
     assert list(kept) == ["model-00001-of-00003.safetensors"]
     assert not (owner.folder / "base").exists()
-    monkeypatch.setattr(base_shards, "_treat", treat)
+    monkeypatch.setattr(base_shards, "write_all", write)
     base = round_base(owner)
     assert files_of(base) == expected
     assert (base / "model-00001-of-00003.safetensors").stat().st_ino == next(iter(kept.values()))
