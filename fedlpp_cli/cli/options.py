@@ -164,7 +164,7 @@ BaseKeepOpt = Annotated[
     typer.Option(
         "--base-keep",
         metavar="NAME",
-        help="What of a private base stays in 16 bits: embeddings, output, or a module by the end of its name; repeat "
+        help="What of a private base stays in 16 bits: embeddings, output, or modules by a part of their names; repeat "
         "it for more. none for nothing but norms and biases.",
         rich_help_panel=ROUNDING,
         show_default="embeddings, output",

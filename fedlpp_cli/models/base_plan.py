@@ -139,7 +139,7 @@ def _treatment(name: str, info: TensorInfo, role: WeightRole | None, spec: BaseQ
         return "turn"
     raise SecrecyError(
         f"{source}: {name} {list(info.shape)} would leave in 16 bits, bitsandbytes' {spec.format} is for linear layers",
-        hint=f"--base-format nf3 (or another packed one), or --base-keep {name.rpartition('.')[0] or name}",
+        hint="--base-format nf3 (or another packed one), or --base-keep with a part of its name",
     )
 
 
@@ -150,6 +150,4 @@ def _is_kept(name: str, role: WeightRole | None, spec: BaseQuantSpec) -> bool:
         or (role == "output" and OUTPUT in spec.keep)
     ):
         return True
-    module = name.rpartition(".")[0]
-    named = {*spec.keep} - {EMBEDDINGS, OUTPUT}
-    return any(at in {name, module} or module.endswith(f".{at}") or name.endswith(f".{at}") for at in named)
+    return any(f".{part}." in f".{name}." for part in {*spec.keep} - {EMBEDDINGS, OUTPUT})

@@ -129,7 +129,7 @@ class BaseQuantSpec(Record, frozen=True, kw_only=True):
 
     nf4, fp4 and int8 lie as bitsandbytes writes them, and plain transformers opens them; nf2, nf3, nf5, nf6 and
     ternary are packed as adapters are. `double` quantizes the scales too (not int8's). `keep` names what stays in 16
-    bits: "embeddings", the "output" layer, modules by the ends of their names. Norms and biases always do.
+    bits: "embeddings", the "output" layer, modules by parts of their names. Norms and biases always do.
     """
 
     format: BaseFormat = "nf4"
