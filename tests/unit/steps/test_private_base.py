@@ -13,12 +13,12 @@ from support.tiny import label_rows, write_jsonl
 from fedlpp_cli import evaluate, inspect, pack, quantize
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_header import read_infos
-from fedlpp_cli.errors import ArtifactError, LineageError, UsageError
+from fedlpp_cli.errors import ArtifactError, LineageError, SecrecyError, UsageError
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.open_model import open_model
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader
-from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec, TaskSpec
+from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +364,45 @@ def test_a_packed_base_does_not_ask_transformers_to_quantize(private, tmp_path):
     change_json(tmp_path / "base" / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq"}))
     with pytest.raises(ArtifactError, match="a packed base has no quantization_config"):
         check_foreign_base(made_right(tmp_path / "base", header))
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A model whose files have a matrix for each expert, which transformers makes one tensor of."""
+    from support.tiny import make_tokenizer
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    folder = tmp_path_factory.mktemp("mixtral")
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    federation = Federation(
+        tmp_path_factory.mktemp("run"), folder, private_base=True, lora=LoraSpec(rank=4, target_modules=("q_proj",))
+    )
+    federation.init()
+    return federation
+
+
+def test_experts_are_packed_or_named_and_never_slip_through(experts, tmp_path):
+    def round_base(**fields):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        spec = BaseQuantSpec(**fields)
+        quantize(experts.master(0), out=tmp_path / "p", base=experts.base, base_out=out, base_spec=spec, force=True)
+        return open_folder(out, BaseHeader)
+
+    packed = round_base(format="nf6")
+    assert not any("experts" in name for name in packed.header.spec.unquantized)
+    full, rounded = (open_model(at, experts.task).model.state_dict() for at in (experts.base, packed.path))
+    name = next(name for name in full if "experts" in name and full[name].ndim == 3)
+    assert 0 < ((rounded[name] - full[name]).norm() / full[name].norm()) < 0.03
+    with pytest.raises(SecrecyError, match=r"experts.0.w1.weight \[32, 16\] would leave in 16 bits"):
+        round_base()
+    named = round_base(keep=("embeddings", "output", "experts", "gate"))
+    check_foreign_base(named)
+    assert any("experts" in name for name in named.header.spec.unquantized)
+    open_model(named.path, experts.task)
