@@ -70,14 +70,16 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 class MasterSpec(Record, frozen=True, kw_only=True):
     """What the owner knows: the model, the seed, and how this master came to be.
 
-    `base_weights` says of a private base's tensors with two dimensions or more what they are to the model, so that the
-    base can be rounded without building the model; None where nobody has looked.
+    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components. `base_weights` says of
+    a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
+    without building the model; None where nobody has looked.
     """
 
     model: ModelSpec
     seed: Count
     quantize: QuantSpec | None
     aggregate: AggregateSpec | None
+    optimizer_steps: Count = 0
     base_weights: dict[TensorName, WeightRole] | None = None
 
 
