@@ -202,7 +202,11 @@ class ClientContribution(Record, frozen=True, kw_only=True):
 
 
 class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
-    """How a round was aggregated."""
+    """How a round was aggregated.
+
+    `median_change`: the median of the mean update's absolute values, which a server optimizer weighs against `tau`;
+    None without one.
+    """
 
     aggregate: AggregateSpec
     n_clients: Count
@@ -210,6 +214,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     n_parameters: Count
     mean_norm: float
     step_norm: float
+    median_change: float | None = None
     clients: tuple[ClientContribution, ...]
 
 

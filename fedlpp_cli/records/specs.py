@@ -182,7 +182,7 @@ class TrainSpec(Record, frozen=True, kw_only=True):
 class AggregateSpec(Record, frozen=True, kw_only=True):
     """How updates become the next master. Update rules 1 to 4: `aggregation/update_rules.py`.
 
-    `weighting` "equal" is FedLPP's; "examples" trusts the numbers that clients report, up to `max_examples` each. `rule`
+    `weighting` "equal" is FedLPP's; "examples" trusts the counts that clients report, up to `max_examples` each. `rule`
     is how updates become one (`aggregation/rules.py`); `n_malicious` of the clients may be against it. In front of it
     norms may be clipped, to `clip_norm` or to the round's median. `server_optimizer` takes what comes out for a
     gradient (`aggregation/server_optimizers.py`).
@@ -207,6 +207,10 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.update_rule == 4 and self.n_rounds is None:
             raise ValueError("n_rounds: update rule 4 decays over a planned number of rounds; set it")
+        if self.server_optimizer != "sgd" and self.update_rule != 1:
+            raise ValueError(
+                f"server_optimizer: {self.server_optimizer} goes with update rule 1, not {self.update_rule}"
+            )
 
 
 class TrainMetrics(Record, frozen=True, kw_only=True):
