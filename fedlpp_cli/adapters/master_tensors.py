@@ -72,9 +72,8 @@ def n_parameters(shapes: Mapping[str, Shape]) -> int:
 
 def goes_on(before: MasterSpec, spec: AggregateSpec) -> bool:
     """Whether the next step uses the state in a master; that of another optimizer is left behind."""
-    return bool(moments_in(before)) and before.aggregate is not None and (
-        before.aggregate.server_optimizer == spec.server_optimizer
-    )  # fmt: skip
+    last = before.aggregate.server_optimizer if before.aggregate else "sgd"
+    return bool(moments_in(before)) and last == spec.server_optimizer
 
 
 def steps_after(before: MasterSpec, spec: AggregateSpec) -> int:

@@ -202,11 +202,7 @@ class ClientContribution(Record, frozen=True, kw_only=True):
 
 
 class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
-    """How a round was aggregated.
-
-    `median_change`: the median of the mean update's absolute values, which a server optimizer weighs against `tau`;
-    None without one.
-    """
+    """How a round was aggregated. `median_change`: of the mean's absolute values, where an optimizer looks at them."""
 
     aggregate: AggregateSpec
     n_clients: Count
