@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import read_component, read_update
-from fedlpp_cli.aggregation.update_rules import next_value
+from fedlpp_cli.aggregation.magnitudes import Magnitudes
+from fedlpp_cli.aggregation.optimizer_state import next_tensors
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.tensors import check_finite
 from fedlpp_cli.records.headers import MasterHeader, ProxyHeader, UpdateHeader
@@ -51,6 +53,7 @@ class Fold:
     products: list[float] = field(init=False)
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
+    magnitudes: Magnitudes = field(default_factory=Magnitudes, init=False)
 
     def __post_init__(self) -> None:
         counts = [update.header.spec.metrics.n_examples for update in self.updates]
@@ -58,21 +61,24 @@ class Fold:
         self.products = [0.0] * len(self.updates)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
-        """Component name and float32 value of the next master, one after the other.
+        """Name and float32 value of every tensor of the next master, a component and then its state.
 
         Raises:
             GateError: a value that is not finite.
         """
-        for name in self.master.tensors:
+        for name in components_of(self.master):
             theta = self.master.read(name).to(torch.float64)
             proxy = read_component(self.proxy, name).to(torch.float64)
             mean = self._mean(name)
-            value = next_value(theta, proxy, mean, self.spec, round_number=self.master.header.round)
+            tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
             self.mean_squares += float(mean.square().sum())
-            self.step_squares += float((value - theta).square().sum())
-            rounded = value.to(torch.float32)
-            check_finite(rounded, name=name)
-            yield name, rounded
+            self.step_squares += float((tensors[name] - theta).square().sum())
+            if self.spec.server_optimizer != "sgd":
+                self.magnitudes.add(mean)
+            for tensor_name, value in tensors.items():
+                rounded = value.to(torch.float32)
+                check_finite(rounded, name=tensor_name)
+                yield tensor_name, rounded
 
     def cosines(self) -> list[float | None]:
         """Cosine of each update with the mean, after `values`; None before, or where the mean is zero."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout, read_update
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.errors import DuplicateUpdateError, FedlppError, GateError, LineageError
@@ -38,8 +39,8 @@ def check_lineage(
     if package is None:
         raise LineageError(f"{source}: trained on a package other than those of this round")
     check_answers(header, package, source=source)
-    shapes = {name: info.shape for name, info in master.tensors.items()}
-    check_same_layout(layout_of(update.tensors), proxy_layout(shapes, header.spec.quantize), source=source)
+    expected = proxy_layout(components_of(master), header.spec.quantize)
+    check_same_layout(layout_of(update.tensors), expected, source=source)
     return package
 
 

@@ -22,6 +22,7 @@ from fedlpp_cli.records.specs import (
     ScaleRounding,
     ScaleType,
     Schedule,
+    ServerOptimizer,
     TaskKind,
     TaskSpec,
     TrainSpec,
@@ -33,6 +34,7 @@ TASK = "Task"
 ROUNDING = "Rounding"
 RECIPE = "Recipe"
 UPDATE = "Update"
+OPTIMIZER = "Server optimizer"
 DATA = "Data"
 SCORING = "Scoring"
 
@@ -207,6 +209,9 @@ MaxGradNormOpt = Annotated[
     float | None, _of(TrainSpec, "max_grad_norm", "Clip gradients to it; 0 clips nothing.", panel=RECIPE)
 ]
 ComputeOpt = Annotated[ComputeType | None, _of(TrainSpec, "compute", "Arithmetic of the base.", panel=RECIPE)]
+ProximalMuOpt = Annotated[
+    float | None, _of(TrainSpec, "proximal_mu", "FedProx: pull towards the proxy; 0 does not.", panel=RECIPE)
+]
 MaxUpdateNormOpt = Annotated[
     float | None, _of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
 ]
@@ -240,6 +245,18 @@ ServerLearningRateOpt = Annotated[float | None, _of(AggregateSpec, "server_learn
 WeightingOpt = Annotated[Weighting | None, _of(AggregateSpec, "weighting", "Weights of the clients.")]
 MaxExamplesOpt = Annotated[int | None, _of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
 NRoundsOpt = Annotated[int | None, _of(AggregateSpec, "n_rounds", "Planned rounds; update rule 4 needs them.")]
+ServerOptimizerOpt = Annotated[
+    ServerOptimizer | None,
+    _of(AggregateSpec, "server_optimizer", "Takes the mean update for its gradient; sgd adds it.", panel=OPTIMIZER),
+]
+Beta1Opt = Annotated[float | None, _of(AggregateSpec, "beta1", "Decay of its momentum.", panel=OPTIMIZER)]
+Beta2Opt = Annotated[
+    float | None, _of(AggregateSpec, "beta2", "Decay of adam's and yogi's second moment.", panel=OPTIMIZER)
+]
+TauOpt = Annotated[
+    float | None,
+    _of(AggregateSpec, "tau", "Joins the root of the second moment: below it changes stay small.", panel=OPTIMIZER),
+]
 
 # Data and scoring
 ColumnOpt = Annotated[

@@ -76,7 +76,8 @@ def _train_text(train: Any) -> str:
     batch = f"batch {train.batch_size}" + (
         f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
     )
-    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}"
+    proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
+    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}"
 
 
 def _quantize_text(quantize: Any) -> str:
@@ -147,6 +148,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", f"{result.round - 1} -> {result.round}"),
         ("rule", f"update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
+        ("optimizer", _optimizer_text(result)),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
@@ -163,6 +165,17 @@ def _aggregate(result: Any) -> Iterable[Block]:
         for one in sorted(result.clients, key=lambda one: one.client)
     )
     yield _table(("client", "examples", "weight", "norm", "cosine", "loss first", "loss last"), rows)
+
+
+def _optimizer_text(result: Any) -> str | None:
+    spec, step = result.aggregate, result.optimizer_steps
+    if spec.server_optimizer == "sgd":
+        return None
+    text = f"{spec.server_optimizer}, step {step}" + (", which starts its state" if step == 1 else "")
+    if result.median_change is None:
+        return text
+    beside = "" if spec.server_optimizer == "momentum" else f", tau {spec.tau:g}"
+    return f"{text}; median change {result.median_change:g}{beside}"
 
 
 def _evaluate(result: Any) -> Iterable[Block]:

@@ -70,14 +70,16 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 class MasterSpec(Record, frozen=True, kw_only=True):
     """What the owner knows: the model, the seed, and how this master came to be.
 
-    `base_weights` says of a private base's tensors with two dimensions or more what they are to the model, so that the
-    base can be rounded without building the model; None where nobody has looked.
+    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components. `base_weights` says of
+    a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
+    without building the model; None where nobody has looked.
     """
 
     model: ModelSpec
     seed: Count
     quantize: QuantSpec | None
     aggregate: AggregateSpec | None
+    optimizer_steps: Count = 0
     base_weights: dict[TensorName, WeightRole] | None = None
 
 
@@ -200,7 +202,7 @@ class ClientContribution(Record, frozen=True, kw_only=True):
 
 
 class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
-    """How a round was aggregated."""
+    """How a round was aggregated. `median_change`: of the mean's absolute values, where an optimizer looks at them."""
 
     aggregate: AggregateSpec
     n_clients: Count
@@ -208,6 +210,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     n_parameters: Count
     mean_norm: float
     step_norm: float
+    median_change: float | None = None
     clients: tuple[ClientContribution, ...]
 
 

@@ -28,6 +28,11 @@ Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "linear", "cosine"]
 ComputeType = Literal["fp32", "bf16"]
 Weighting = Literal["examples", "equal"]
+Rule = Literal[
+    "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "centered-clipping",
+    "fltrust",
+]  # fmt: skip
+ServerOptimizer = Literal["sgd", "momentum", "adagrad", "adam", "yogi"]
 
 ALL_LINEAR: Final = "all-linear"
 EMBEDDINGS: Final = "embeddings"
@@ -153,7 +158,8 @@ class BaseQuantSpec(Record, frozen=True, kw_only=True):
 class TrainSpec(Record, frozen=True, kw_only=True):
     """The recipe that a client follows in one round. One of `steps` and `epochs` is set.
 
-    `warmup` is the share of steps over which the learning rate rises. `max_grad_norm` 0 clips nothing.
+    `warmup` is the share of steps over which the learning rate rises. `max_grad_norm` 0 clips nothing. `proximal_mu` is
+    FedProx's (Li et al. 2020, arXiv 1812.06127): it pulls the adapter towards the proxy.
     """
 
     steps: PositiveInt | None = None
@@ -167,6 +173,7 @@ class TrainSpec(Record, frozen=True, kw_only=True):
     schedule: Schedule = "constant"
     warmup: Fraction = 0.0
     max_grad_norm: NonNegativeFloat = 1.0
+    proximal_mu: NonNegativeFloat = 0.0
     compute: ComputeType = "fp32"
     max_update_norm: PositiveFloat | None = None
 
@@ -180,7 +187,10 @@ class TrainSpec(Record, frozen=True, kw_only=True):
 class AggregateSpec(Record, frozen=True, kw_only=True):
     """How updates become the next master. Update rules 1 to 4: `aggregation/update_rules.py`.
 
-    `weighting` "equal" is FedLPP's; "examples" trusts the numbers that clients report, up to `max_examples` each.
+    `weighting` "equal" is FedLPP's; "examples" trusts the counts that clients report, up to `max_examples` each. `rule`
+    is how updates become one (`aggregation/rules.py`); `n_malicious` of the clients may be against it. In front of it
+    norms may be clipped, to `clip_norm` or to the round's median. `server_optimizer` takes what comes out for a
+    gradient (`aggregation/server_optimizers.py`).
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1
@@ -188,10 +198,24 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     weighting: Weighting = "equal"
     max_examples: PositiveInt | None = None
     n_rounds: PositiveInt | None = None
+    rule: Rule = "mean"
+    n_malicious: Count = 0
+    clip_norm: PositiveFloat | None = None
+    clip_to_median: bool = False
+    server_optimizer: ServerOptimizer = "sgd"
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
+    tau: PositiveFloat = 1e-3
+    min_clients: PositiveInt = 1
+    max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         if self.update_rule == 4 and self.n_rounds is None:
             raise ValueError("n_rounds: update rule 4 decays over a planned number of rounds; set it")
+        if self.server_optimizer != "sgd" and self.update_rule != 1:
+            raise ValueError(
+                f"server_optimizer: {self.server_optimizer} goes with update rule 1, not {self.update_rule}"
+            )
 
 
 class TrainMetrics(Record, frozen=True, kw_only=True):

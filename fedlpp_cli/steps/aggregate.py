@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout, n_parameters, steps_after
 from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all, update_norm
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.run_folder import report_beside
-from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of, write_tensors
+from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.errors import FedlppError, LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import (
@@ -30,7 +31,11 @@ from fedlpp_cli.steps.packages import OpenPackage, open_package
 
 
 class AggregateResult(Record, frozen=True, kw_only=True):
-    """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None."""
+    """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None.
+
+    `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
+    the report.
+    """
 
     path: str
     sha256: str | None
@@ -38,6 +43,8 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     federation: str
     round: int
     aggregate: AggregateSpec
+    optimizer_steps: int
+    median_change: float | None
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
@@ -88,10 +95,11 @@ def aggregate(
         if dry_run:
             return _result(fold, path=str(target))
         header = _next_header(fold, sent)
-        with write_tensors(place.path, header, layout_of(opened.tensors), private=True, force=force) as writer:
+        layout = master_layout(components_of(opened), MOMENTS[spec.server_optimizer])
+        with write_tensors(place.path, header, layout, private=True, force=force) as writer:
             for number, (name, value) in enumerate(fold.values(), start=1):
                 writer.write(name, value)
-                on_progress("aggregating", number, len(opened.tensors))
+                on_progress("aggregating", number, len(layout))
         report = report_beside(place.path)
         sha256 = sha256_of_file(place.path)
         write_report(report, _report(fold, header, sha256), private=True, force=True)
@@ -121,7 +129,7 @@ def _open_fold(
     manifests = {package.folder.sha256: package.folder.header for package in sent}
     accepted: list[tuple[TensorFile[UpdateHeader], float]] = []
     problems: list[FedlppError] = []
-    shapes = {name: info.shape for name, info in master.tensors.items()}
+    shapes = components_of(master)
     for number, ref in enumerate(updates, start=1):
         try:
             update = files.enter_context(open_tensors(ref, UpdateHeader))
@@ -151,6 +159,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             seed=before.seed,
             quantize=fold.proxy.header.spec.quantize,
             aggregate=fold.spec,
+            optimizer_steps=steps_after(before, fold.spec),
             base_weights=before.base_weights,
         ),
     )
@@ -180,10 +189,11 @@ def _report(fold: Fold, header: MasterHeader, sha256: str) -> ReportHeader:
         spec=AggregateReport(
             aggregate=fold.spec,
             n_clients=len(fold.updates),
-            n_tensors=len(fold.master.tensors),
-            n_parameters=sum(info.n_elements for info in fold.master.tensors.values()),
+            n_tensors=len(components_of(fold.master)),
+            n_parameters=n_parameters(components_of(fold.master)),
             mean_norm=six_digits(math.sqrt(fold.mean_squares)),
             step_norm=six_digits(math.sqrt(fold.step_squares)),
+            median_change=fold.magnitudes.median(),
             clients=_contributions(fold),
         ),
     )
@@ -197,6 +207,8 @@ def _result(fold: Fold, *, path: str, sha256: str | None = None, report: str | N
         federation=federation_of(fold.master),
         round=fold.master.header.round + 1,
         aggregate=fold.spec,
+        optimizer_steps=steps_after(fold.master.header.spec, fold.spec),
+        median_change=fold.magnitudes.median(),
         n_clients=len(fold.updates),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
         clients=_contributions(fold),

@@ -15,6 +15,7 @@ from typing import Final, cast
 import torch
 from torch import Tensor
 
+from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import CONFIG, read_peft
 from fedlpp_cli.adapters.proxy_tensors import check_proxy, read_component
 from fedlpp_cli.artifact import store
@@ -119,10 +120,10 @@ class Line:
             return first_values(full, model.task, model.lora, seed=spec.seed)
 
         def rounded() -> Mapping[str, Tensor]:
-            return {name: round_tensor(file.read(name), quantize, name=name) for name in file.tensors}
+            return {name: round_tensor(file.read(name), quantize, name=name) for name in components_of(file)}
 
         def central() -> Mapping[str, Tensor]:
-            return {name: file.read(name) for name in file.tensors}
+            return {name: file.read(name) for name in components_of(file)}
 
         rows = [Contender("base", model.base.model_type, None, full, model.task, model.lora, first)]
         if (quantize.bits != "full" or model.base.private) and not is_proxied:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import write_peft
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -63,7 +64,7 @@ def export(
         why = "this is the full-precision adapter"
         with store.destination(parse_ref(out), message=title, force=force, confidential=why) as place:
             on_progress("reading adapter", 0, 0)
-            values = {name: opened.read(name) for name in opened.tensors}
+            values = {name: opened.read(name) for name in components_of(opened)}
             with whole_folder(place.path, force=force) as draft:
                 if format == "merged":
                     _write_merged(draft, opened, values, base, on_progress)

@@ -1,15 +1,15 @@
 """`inspect`: what an artifact says of itself. Opens anything, trusts nothing, loads no torch."""
 
 import json
-from math import prod
 from typing import Any
 
+from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.layout import max_codes
-from fedlpp_cli.records.headers import FileEntry, ProxyHeader, UpdateHeader
+from fedlpp_cli.records.headers import FileEntry, MasterHeader, ProxyHeader, UpdateHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -28,6 +28,7 @@ class TensorEntry(Record, frozen=True, kw_only=True):
 class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
+    A master's `n_parameters` are those of its components, without what a server optimizer keeps beside them.
     `bits_per_parameter` is set for proxies and rounded updates: codes and scales over the parameters that they stand
     for. A rounded update does not state its shapes: its `n_parameters` is None, and codes that would still have fitted
     count, at most four for each tensor. `unquantized` lists what a package or a base carries above its stated
@@ -73,23 +74,25 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         for info in file.tensors.values()
     )
     payload = sum(info.n_bytes for info in file.tensors.values())
-    n_parameters: int | None = sum(info.n_elements for info in file.tensors.values())
+    n_values: int | None = sum(info.n_elements for info in file.tensors.values())
     bits: float | None = None
     groups: tuple[TensorGroup, ...] = ()
-    if isinstance(file.header, ProxyHeader):
+    if isinstance(file.header, MasterHeader):
+        n_values = n_parameters(components_of(file.narrow(MasterHeader)))
+    elif isinstance(file.header, ProxyHeader):
         spec = file.header.spec
-        n_parameters = sum(prod(shape) for shape in spec.shapes.values())
-        bits = round(8 * payload / n_parameters, 4) if n_parameters else None
+        n_values = n_parameters(spec.shapes)
+        bits = round(8 * payload / n_values, 4) if n_values else None
         groups = adapter_groups(spec.shapes, spec.quantize)
     elif isinstance(file.header, UpdateHeader) and (width := file.header.spec.quantize.bits) != "full":
         codes = [info.n_bytes for info in file.tensors.values() if info.name.endswith(".codes")]
         n_codes = sum(max_codes(n_bytes, width) for n_bytes in codes)
-        n_parameters, bits = None, round(8 * payload / n_codes, 4) if n_codes else None
+        n_values, bits = None, round(8 * payload / n_codes, 4) if n_codes else None
     return _result(
         common,
         n_bytes=file.n_bytes,
         tensors=tensors,
-        n_parameters=n_parameters,
+        n_parameters=n_values,
         bits_per_parameter=bits,
         groups=groups,
     )

@@ -1,5 +1,8 @@
 """`quantize`: a master becomes the proxy that clients may see."""
 
+import math
+
+from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
@@ -8,7 +11,6 @@ from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.record import Record
@@ -77,11 +79,11 @@ def quantize(
         _check_block(opened, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(_shapes(opened), spec, _errors(opened, spec, on_progress))
+            groups = adapter_groups(components_of(opened), spec, _errors(opened, spec, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             return _result(opened, spec, groups, path=str(out), sha256=None, base=base_out if is_private else None)
-        groups, base_sha256 = adapter_groups(_shapes(opened), spec), None
+        groups, base_sha256 = adapter_groups(components_of(opened), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -99,12 +101,8 @@ def quantize(
         return _result(opened, spec, groups, path=str(place.written), sha256=sha256, base=base_path)
 
 
-def _shapes(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
-    return {name: info.shape for name, info in master.tensors.items()}
-
-
 def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
-    largest = max(info.n_elements for info in master.tensors.values())
+    largest = max(math.prod(shape) for shape in components_of(master).values())
     if spec.bits != "full" and spec.block > largest:
         raise UsageError(
             f"--block {spec.block} is larger than every tensor of the adapter, of {largest} weights at most",
@@ -114,12 +112,12 @@ def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
 
 def _errors(master: TensorFile[MasterHeader], spec: QuantSpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
     """Component to (||Q(x) - x||^2, ||x||^2)."""
-    found = {}
-    for number, name in enumerate(master.tensors, start=1):
+    found, names = {}, components_of(master)
+    for number, name in enumerate(names, start=1):
         value = master.read(name)
         off = round_tensor(value, spec, name=name).double() - value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
-        on_progress("measuring errors", number, len(master.tensors))
+        on_progress("measuring errors", number, len(names))
     return found
 
 
@@ -144,7 +142,7 @@ def _write_proxy(
     force: bool,
     on_progress: Progress,
 ) -> None:
-    shapes = _shapes(master)
+    shapes = components_of(master)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
@@ -152,7 +150,7 @@ def _write_proxy(
         spec=ProxySpec(model=_seen_by_clients(master.header.spec.model), quantize=spec, shapes=shapes),
     )
     with write_tensors(place.path, header, proxy_layout(shapes, spec), force=force) as writer:
-        for number, name in enumerate(master.tensors, start=1):
+        for number, name in enumerate(shapes, start=1):
             for part, tensor in quantize_tensor(master.read(name), spec, name=name).items():
                 writer.write(tensor_name(name, part), tensor)
             on_progress("quantizing adapter", number, len(shapes))
@@ -175,7 +173,7 @@ def _result(
     sha256: str | None,
     base: RefLike | None,
 ) -> QuantizeResult:
-    n_parameters = sum(info.n_elements for info in master.tensors.values())
+    n_values = n_parameters(components_of(master))
     n_bytes = sum(group.n_bytes for group in groups if group.part == "adapter")
     return QuantizeResult(
         path=path,
@@ -183,10 +181,10 @@ def _result(
         federation=federation_of(master),
         round=master.header.round,
         quantize=spec,
-        n_parameters=n_parameters,
+        n_parameters=n_values,
         n_bytes=n_bytes,
-        n_bytes_fp16=2 * n_parameters,
-        bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
+        n_bytes_fp16=2 * n_values,
+        bits_per_parameter=round(8 * n_bytes / n_values, 4),
         base=None if base is None else str(base),
         groups=groups,
     )

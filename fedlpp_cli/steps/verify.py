@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fedlpp_cli.adapters.master_tensors import components_of, steps_after
 from fedlpp_cli.adapters.proxy_tensors import check_proxy, check_same_layout, proxy_layout
 from fedlpp_cli.adapters.residuals import check_state, residual_shapes
 from fedlpp_cli.aggregation.gates import check_answers
@@ -15,7 +16,15 @@ from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import Header, PackageHeader, ProxyHeader, StateHeader, UpdateHeader, spell_kind
+from fedlpp_cli.records.headers import (
+    Header,
+    MasterHeader,
+    PackageHeader,
+    ProxyHeader,
+    StateHeader,
+    UpdateHeader,
+    spell_kind,
+)
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -111,7 +120,9 @@ def _open(path: Path, run: Path | None) -> list[_Seen]:
     seen = [_Seen(path, opened.header, opened.sha256, run, layout)]
     if isinstance(opened, TensorFile):
         with opened:
-            if isinstance(opened.header, ProxyHeader):
+            if isinstance(opened.header, MasterHeader):
+                components_of(opened.narrow(MasterHeader))
+            elif isinstance(opened.header, ProxyHeader):
                 check_proxy(opened.narrow(ProxyHeader))
             elif isinstance(opened.header, StateHeader):
                 check_state(opened.narrow(StateHeader))
@@ -157,9 +168,11 @@ def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
 
 
 def _check_contents(child: _Seen, parent: _Seen) -> None:
-    """What an update or a state holds must fit what it was made from."""
+    """What an update, a state or a master holds must fit what it was made from."""
     source, made, origin = str(child.path), child.header, parent.header
-    if isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
+    if isinstance(made, MasterHeader) and isinstance(origin, MasterHeader):
+        _check_steps(made, origin, source=source)
+    elif isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
         check_answers(made, origin, source=source)
     elif isinstance(made, UpdateHeader) and isinstance(origin, ProxyHeader):
         check_same_layout(child.layout, proxy_layout(origin.spec.shapes, made.spec.quantize), source=source)
@@ -170,6 +183,14 @@ def _check_contents(child: _Seen, parent: _Seen) -> None:
             )
         if proxy_layout(residual_shapes(child.layout), origin.spec.quantize) != parent.layout:
             raise LineageError(f"{source}: its residuals do not fit the tensors of its update {parent.path}")
+
+
+def _check_steps(made: MasterHeader, origin: MasterHeader, *, source: str) -> None:
+    expected = 0 if made.spec.aggregate is None else steps_after(origin.spec, made.spec.aggregate)
+    if made.spec.optimizer_steps != expected:
+        raise LineageError(
+            f"{source}: its optimizer has made {made.spec.optimizer_steps} steps; after its master that is {expected}"
+        )
 
 
 def _refuse_impostor(child: _Seen, role: str, others: Iterable[_Seen]) -> None:

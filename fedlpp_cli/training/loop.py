@@ -12,6 +12,7 @@ from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import check_loss
+from fedlpp_cli.training.proximal import ProximalTerm
 from fedlpp_cli.training.schedule import batches, learning_rate_factor, n_steps
 
 OnStep = Callable[[int, int, float], None]
@@ -19,7 +20,10 @@ OnStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """How a training went. Losses are means over the targets (tokens, or texts) of the first and the last step."""
+    """How a training went. Losses are means over the targets (tokens, or texts) of the first and the last step.
+
+    FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is.
+    """
 
     n_steps: int
     n_tokens: int
@@ -53,7 +57,7 @@ def train(
         GateError: a loss that is not finite.
     """
     parameters = list(adapted.parameters.values())
-    optimizer = _optimizer(parameters, spec)
+    optimizer, proximal = _optimizer(parameters, spec), ProximalTerm(parameters, spec.proximal_mu)
     total = n_steps(spec, len(examples))
     stream = batches(len(examples), spec.batch_size, *labels)
     losses: list[float] = []
@@ -63,7 +67,7 @@ def train(
             chosen = [[examples[i] for i in next(stream)] for _ in range(spec.gradient_accumulation)]
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * learning_rate_factor(spec, step, total)
-            losses.append(_step(adapted, task, chosen, optimizer, spec.max_grad_norm))
+            losses.append(_step(adapted, task, chosen, optimizer, proximal, spec.max_grad_norm))
             n_tokens += sum(len(example.input_ids) for batch in chosen for example in batch)
             check_loss(losses[-1], step + 1)
             on_step(step + 1, total, losses[-1])
@@ -75,9 +79,10 @@ def _step(
     task: Task,
     chosen: Sequence[Sequence[Example]],
     optimizer: torch.optim.Optimizer,
+    proximal: ProximalTerm,
     max_grad_norm: float,
 ) -> float:
-    """One optimizer step; the mean loss over its targets."""
+    """One optimizer step; the mean loss over its targets, without the proximal term."""
     collated = [task.collate(examples) for examples in chosen]
     n_targets = sum(task.n_targets(batch["labels"]) for batch in collated)
     optimizer.zero_grad(set_to_none=True)
@@ -87,6 +92,7 @@ def _step(
         part = task.loss(adapted.logits(batch), labels) / n_targets
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
+    proximal.add_gradient()
     if max_grad_norm:
         nn.utils.clip_grad_norm_(list(adapted.parameters.values()), max_grad_norm)
     optimizer.step()

@@ -27,7 +27,9 @@ DATA_KEYS = {
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
         "bits_per_parameter metrics state"
     ),
-    "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients",
+    "aggregate": (
+        "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients"
+    ),
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
@@ -249,6 +251,18 @@ def test_rounded_updates_and_states_read_well(fedlpp, played, llama, tmp_path):
     assert (again.exit_code, "the package is of round 0" in again.stderr) == (5, True)
     secret = fedlpp(*train[:-1], "hf://org/repo/state.safetensors", "--force")
     assert secret.exit_code == 7
+
+
+def test_the_federation_file_and_options_say_how_hard_clients_are_pulled_back(fedlpp, played, tmp_path):
+    (tmp_path / "f.toml").write_text("[train]\nsteps = 2\nproximal_mu = 0.1\n")
+    call = ["pack", played.proxy(0), "--dry-run", "--out", tmp_path / "p"]
+    for options, expected in (([], 0.1), (["--proximal-mu", "0.5"], 0.5), (["--proximal-mu", "0"], 0.0)):
+        found = json.loads(fedlpp(*call, "-f", tmp_path / "f.toml", *options, "--json").stdout)["data"]["train"]
+        assert found["proximal_mu"] == expected
+    assert "proximal mu 0.5" in fedlpp(*call, "--steps", 2, "--proximal-mu", "0.5").stdout
+    assert "proximal" not in fedlpp(*call, "--steps", 2).stdout
+    refused = fedlpp(*call, "--steps", 2, "--proximal-mu", "-1")
+    assert (refused.exit_code, "proximal_mu" in refused.stderr) == (3, True)
 
 
 def test_the_installed_program_runs(played):

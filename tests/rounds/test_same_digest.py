@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.forge import sha256_of
+from support.forge import header_of, sha256_of
 from support.parties import Federation
 
 from fedlpp_cli import verify
-from fedlpp_cli.records.specs import QuantSpec
+from fedlpp_cli.records.specs import AggregateSpec, QuantSpec
 
 ROOT = Path(__file__).parents[2]
 FEDLPP = f"{sys.executable} -m fedlpp_cli"
@@ -150,6 +150,22 @@ def test_make_keeps_states_where_it_is_told_to(federation, llama, tmp_path):
         made = run / f"round-{number:04d}" / "states" / f"{client}.safetensors"
         assert sha256_of(made) == sha256_of(twin.state(number, client))
     assert sha256_of(run / "round-0002" / "master.safetensors") == sha256_of(twin.master(2))
+
+
+@pytest.mark.slow
+def test_make_goes_on_with_what_the_optimizer_remembers(federation, llama, tmp_path):
+    """The master that it starts from is all that it has; it ends as the Python calls do that ran through."""
+    spec = AggregateSpec(server_optimizer="yogi", server_learning_rate=0.02, tau=0.01)
+    twin = Federation(tmp_path / "twin", llama, aggregate=spec)
+    twin.play(2)
+    run = federation.folder / "runs" / "made"
+    shutil.copytree(twin.round(0), run / "round-0000")
+    (run / "round-0001").mkdir()
+    shutil.copy(twin.master(1), run / "round-0001")
+    options = "AGGREGATE_OPTIONS=--server-optimizer yogi --server-learning-rate 0.02 --tau 0.01"
+    make(federation, "-j2", options, n_rounds=2)
+    assert sha256_of(run / "round-0002" / "master.safetensors") == sha256_of(twin.master(2))
+    assert header_of(twin.master(2)).spec.optimizer_steps == 2
 
 
 def test_make_names_states_only_where_it_is_told_to(federation):

@@ -6,6 +6,7 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
+from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import AggregateSpec
@@ -29,6 +30,10 @@ def aggregate(
     weighting: o.WeightingOpt = None,
     max_examples: o.MaxExamplesOpt = None,
     n_rounds: o.NRoundsOpt = None,
+    server_optimizer: o.ServerOptimizerOpt = None,
+    beta1: o.Beta1Opt = None,
+    beta2: o.Beta2Opt = None,
+    tau: o.TauOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -38,6 +43,8 @@ def aggregate(
     Needs neither the base model nor a GPU. Beside the next master lies a report about the clients.
 
     fedlpp aggregate master.safetensors updates/*.safetensors --package package --out ../round-0001/master.safetensors
+    fedlpp aggregate master.safetensors updates/*.safetensors --package package --server-optimizer adam
+        --server-learning-rate 0.01 --out ../round-0001/master.safetensors
     """
     from fedlpp_cli.steps.aggregate import aggregate as step
 
@@ -49,7 +56,26 @@ def aggregate(
         weighting=weighting,
         max_examples=max_examples,
         n_rounds=n_rounds,
+        server_optimizer=server_optimizer,
+        beta1=beta1,
+        beta2=beta2,
+        tau=tau,
     )
+    if server_learning_rate is None and "server_learning_rate" not in settings.file.aggregate:
+        _check_rate(spec)
     return step(
         master, updates, packages=package, out=out, spec=spec, force=force, dry_run=dry_run, on_progress=on_progress
     )
+
+
+def _check_rate(spec: AggregateSpec) -> None:
+    """An adaptive optimizer moves every weight by about the learning rate, so that its default of 1 wrecks an adapter.
+
+    Raises:
+        UsageError: such an optimizer, and nobody has said how large its steps are.
+    """
+    if spec.server_optimizer not in {"sgd", "momentum"}:
+        raise UsageError(
+            f"--server-learning-rate is missing: {spec.server_optimizer} moves every weight by about that much a round",
+            hint="--server-learning-rate 0.01",
+        )

@@ -41,6 +41,7 @@ def pack(
     schedule: o.ScheduleOpt = None,
     warmup: o.WarmupOpt = None,
     max_grad_norm: o.MaxGradNormOpt = None,
+    proximal_mu: o.ProximalMuOpt = None,
     compute: o.ComputeOpt = None,
     max_update_norm: o.MaxUpdateNormOpt = None,
     ledger: LedgerOpt = None,
@@ -74,6 +75,7 @@ def pack(
         schedule=schedule,
         warmup=warmup,
         max_grad_norm=max_grad_norm,
+        proximal_mu=proximal_mu,
         compute=compute,
         max_update_norm=max_update_norm,
     )

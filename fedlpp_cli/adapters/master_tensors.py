@@ -1,0 +1,88 @@
+"""Which tensors a master holds: components, and beside them what a server optimizer remembers. Loads no torch.
+
+The state of component `c` lies in `c.momentum` and `c.second_moment`. Whatever walks through a master's tensors asks
+`components_of`, so that a state is never taken for a component, and never rounded, sent or exported.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
+from fedlpp_cli.errors import ArtifactError
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import MasterHeader, MasterSpec
+from fedlpp_cli.records.specs import AggregateSpec, ServerOptimizer
+
+MOMENTUM: Final = "momentum"
+SECOND_MOMENT: Final = "second_moment"
+# What each optimizer remembers of a component.
+MOMENTS: Final[dict[ServerOptimizer, tuple[str, ...]]] = {
+    "sgd": (),
+    "momentum": (MOMENTUM,),
+    "adagrad": (MOMENTUM, SECOND_MOMENT),
+    "adam": (MOMENTUM, SECOND_MOMENT),
+    "yogi": (MOMENTUM, SECOND_MOMENT),
+}
+
+
+def state_name(component: str, moment: str) -> str:
+    """Name in the file."""
+    return f"{component}.{moment}"
+
+
+def master_layout(shapes: Mapping[str, Shape], moments: tuple[str, ...] = ()) -> Layout:
+    """Name to (dtype, shape) of every tensor in a master with those components, each with its state behind it."""
+    return {
+        name: ("F32", shape)
+        for component, shape in shapes.items()
+        for name in (component, *(state_name(component, moment) for moment in moments))
+    }
+
+
+def moments_in(spec: MasterSpec) -> tuple[str, ...]:
+    """What a master with that header remembers of each component."""
+    return MOMENTS[spec.aggregate.server_optimizer] if spec.aggregate and spec.optimizer_steps else ()
+
+
+def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
+    """Component to shape; the state of a server optimizer is left out.
+
+    A tensor is a state if its name is that of another tensor and a moment. No component has such a name: what it hangs
+    from would be both a module and a parameter.
+
+    Raises:
+        ArtifactError: a tensor that is not in F32, or a state other than the one that the header announces.
+    """
+    shapes = {name: info.shape for name, info in master.tensors.items() if not _is_state(name, master.tensors)}
+    expected, found = master_layout(shapes, moments_in(master.header.spec)), layout_of(master.tensors)
+    if found != expected:
+        name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise ArtifactError(
+            f"{master.path}: tensor {name!r} is {found.get(name, 'missing')}, the header announces "
+            f"{expected.get(name, 'none')}"
+        )
+    return shapes
+
+
+def n_parameters(shapes: Mapping[str, Shape]) -> int:
+    """How many numbers components of those shapes have."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def goes_on(before: MasterSpec, spec: AggregateSpec) -> bool:
+    """Whether the next step uses the state in a master; that of another optimizer is left behind."""
+    last = before.aggregate.server_optimizer if before.aggregate else "sgd"
+    return bool(moments_in(before)) and last == spec.server_optimizer
+
+
+def steps_after(before: MasterSpec, spec: AggregateSpec) -> int:
+    """`optimizer_steps` of the next master: 0 without a state, 1 where one starts."""
+    if not MOMENTS[spec.server_optimizer]:
+        return 0
+    return before.optimizer_steps + 1 if goes_on(before, spec) else 1
+
+
+def _is_state(name: str, names: Mapping[str, object]) -> bool:
+    stem, _, moment = name.rpartition(".")
+    return moment in {MOMENTUM, SECOND_MOMENT} and stem in names
