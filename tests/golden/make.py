@@ -64,6 +64,10 @@ PROXIES = {
     "proxy-ternary": QuantSpec(bits="ternary", block=16, scale="fp32"),
     "proxy-4-double": QuantSpec(bits="4", block=2, scale="double"),
     "proxy-full": QuantSpec(bits="full"),
+    "proxy-2-stochastic": QuantSpec(
+        bits="2", block=8, rounding="stochastic", rounding_seed="first", scale_rounding="up"
+    ),
+    "proxy-2-fit": QuantSpec(bits="2", block=8, scale_rounding="fit"),
 }
 METRICS = TrainMetrics(n_examples=12, n_steps=3, n_tokens=345, loss_first=1.25, loss_last=0.75, update_norm=0.0123)
 
