@@ -239,6 +239,17 @@ def _verify(result: Any) -> Iterable[Block]:
     yield _table(("artifact", "kind", "round", "sha256", "parents"), rows, text_columns=2)
     missing = f"; {result.missing} parents are not among them" if result.missing else ""
     yield f"{len(result.artifacts)} artifacts are sound and belong together{missing}"
+    if result.reruns:
+        outcomes = [
+            (one.path, one.round, one.sha256[:12], _short(one.recomputed), _outcome(one)) for one in result.reruns
+        ]
+        yield _table(("aggregate", "round", "sha256", "computed again", ""), outcomes)
+
+
+def _outcome(rerun: Any) -> str:
+    if rerun.outcome == "inputs-missing":
+        return f"not computed: {rerun.n_missing} inputs are not among them"
+    return "equal" if rerun.outcome == "equal" else f"equal but for its producer, {rerun.producer}"
 
 
 def _status(result: Any) -> Iterable[Block]:

@@ -31,7 +31,7 @@ DATA_KEYS = {
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
-    "verify": "artifacts missing",
+    "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
