@@ -115,7 +115,7 @@ def sample_clients(clients: Sequence[NameT], n: int | None, *, seed: int, round_
 def _dirichlet(shape: "np.ndarray[Any, Any]", draws: "np.random.RandomState") -> "np.ndarray[Any, Any]":
     """One draw. In logarithms: with a small shape every gamma variate would be 0, and the mix 0 / 0.
 
-    If G is Gamma(a + 1) and U uniform, G U^(1 / a) is Gamma(a) (Marsaglia and Tsang 2000, section 8).
+    If G is Gamma(a + 1) and U uniform, G U^(1 / a) is Gamma(a) (Marsaglia and Tsang 2000).
     """
     import numpy as np
 
