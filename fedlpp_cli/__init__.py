@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedlpp_cli.version import __version__
 
 if TYPE_CHECKING:
+    from fedlpp_cli.engines.simulate import simulate
     from fedlpp_cli.steps.aggregate import aggregate
     from fedlpp_cli.steps.client_train import client_train
     from fedlpp_cli.steps.evaluate import evaluate
@@ -38,6 +39,7 @@ __all__ = [
     "log",
     "pack",
     "quantize",
+    "simulate",
     "status",
     "verify",
 ]
@@ -46,4 +48,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fedlpp_cli.steps.{name}"), name)
+    folder = "engines" if name == "simulate" else "steps"
+    return getattr(importlib.import_module(f"fedlpp_cli.{folder}.{name}"), name)

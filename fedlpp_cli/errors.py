@@ -75,6 +75,12 @@ class DigestError(ArtifactError):
     code = "artifact-digest"
 
 
+class RerunError(DigestError):
+    """An aggregate that was computed again from its inputs came out otherwise."""
+
+    code = "artifact-rerun"
+
+
 class LineageError(FedlppError):
     """A sound artifact that does not belong here: other kind, federation, round, package or layout."""
 

@@ -4,6 +4,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -18,3 +19,11 @@ def generator(*labels: object) -> "torch.Generator":
     import torch
 
     return torch.Generator().manual_seed(seed_for(*labels))
+
+
+def numpy_draws(*labels: object) -> "np.random.RandomState":
+    """A numpy generator seeded by `seed_for`, of the old kind: its numbers are the same in all versions of numpy."""
+    import numpy as np
+
+    high, low = divmod(seed_for(*labels), 2**32)
+    return np.random.RandomState([high, low])

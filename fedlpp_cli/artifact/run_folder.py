@@ -46,6 +46,42 @@ class RoundFolder:
     states: dict[str, Path]
 
 
+@dataclass(frozen=True, slots=True)
+class RoundPaths:
+    """Where the artifacts of one round go, whether they are there or not."""
+
+    run: Path
+    number: int
+
+    @property
+    def folder(self) -> Path:
+        """The round's."""
+        return self.run / round_name(self.number)
+
+    @property
+    def master(self) -> Path:
+        """What the round starts from; the owner's."""
+        return self.folder / MASTER
+
+    @property
+    def proxy(self) -> Path:
+        """What clients may see of it."""
+        return self.folder / PROXY
+
+    @property
+    def package(self) -> Path:
+        """What clients get."""
+        return self.folder / PACKAGE
+
+    def update(self, client: str) -> Path:
+        """What a client sends back."""
+        return self.folder / UPDATES / f"{client}{SUFFIX}"
+
+    def state(self, client: str) -> Path:
+        """What a client keeps."""
+        return self.folder / STATES / f"{client}{SUFFIX}"
+
+
 def round_name(number: int) -> str:
     """The folder name of a round."""
     return f"round-{number:04d}"
@@ -71,7 +107,7 @@ def scan_run(run: Path) -> list[RoundFolder]:
         raise InputError(f"{run}: no such run folder")
     rounds = [_scan_round(number, path) for number, path in sorted(_rounds(run))]
     if not rounds:
-        raise InputError(f"{run}: no {round_name(0)} in it", hint="a run folder is made by make federate, or by hand")
+        raise InputError(f"{run}: no {round_name(0)} in it", hint="simulate and make federate make run folders")
     return rounds
 
 

@@ -123,10 +123,13 @@ def prepare(target: Path, *, force: bool) -> Path:
 
 def sweep(target: Path) -> None:
     """Remove drafts of the target whose writers are dead."""
-    own = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}(\.old)?\.draft")
-    for stale in list(target.parent.iterdir()):
-        if own.fullmatch(stale.name):
-            _remove_if_dead(stale)
+    # Thousands of updates lie in one folder: of the other names no more than the start is looked at.
+    start, end = f".{target.name}.", re.compile(r"[0-9a-f]{8}(\.old)?\.draft")
+    with os.scandir(target.parent) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(start)]
+    for name in names:
+        if end.fullmatch(name.removeprefix(start)):
+            _remove_if_dead(target.parent / name)
 
 
 def check_absent(target: Path, *, force: bool) -> None:

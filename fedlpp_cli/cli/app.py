@@ -16,6 +16,7 @@ from fedlpp_cli.cli.commands.inspect import inspect
 from fedlpp_cli.cli.commands.log import log
 from fedlpp_cli.cli.commands.pack import pack
 from fedlpp_cli.cli.commands.quantize import quantize
+from fedlpp_cli.cli.commands.simulate import simulate
 from fedlpp_cli.cli.commands.status import status
 from fedlpp_cli.cli.commands.verify import verify
 from fedlpp_cli.version import __version__
@@ -41,6 +42,7 @@ for name, function, panel in (
     ("pack", pack, OWNER),
     ("client-train", client_train, CLIENT),
     ("aggregate", aggregate, OWNER),
+    ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
     ("export", export, OWNER),
     ("inspect", inspect, EITHER),

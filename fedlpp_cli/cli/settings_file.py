@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.settings import Settings
+from fedlpp_cli.records.specs import AggregateSpec
 
 
 def columns_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str]:
@@ -29,3 +30,21 @@ def labels_of(text: str | None) -> tuple[str, ...] | None:
 def keep_of(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """The names in `--base-keep`, where "none" alone stands for no name; None where the option is not given."""
     return None if names is None else () if list(names) == ["none"] else tuple(names)
+
+
+def resolve_aggregate(settings: Settings, **options: object) -> AggregateSpec:
+    """How to aggregate, out of options and the federation file.
+
+    Raises:
+        SettingsError: as `Settings.resolve`.
+        UsageError: an adaptive optimizer, which moves every weight by about the learning rate, so that the default of 1
+            wrecks an adapter, and nobody has said how large its steps are.
+    """
+    spec = settings.resolve(AggregateSpec, **options)
+    stated = options.get("server_learning_rate") is not None or "server_learning_rate" in settings.file.aggregate
+    if not stated and spec.server_optimizer not in {"sgd", "momentum"}:
+        raise UsageError(
+            f"--server-learning-rate is missing: {spec.server_optimizer} moves every weight by about that much a round",
+            hint="--server-learning-rate 0.01, or server_learning_rate under [aggregate] in the --federation file",
+        )
+    return spec

@@ -1,74 +1,25 @@
 """Results as people read them: a few lines or a table, and last where the output is."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from fedlpp_cli.cli.blocks import Block, print_block, size
+from fedlpp_cli.cli.blocks import facts as _facts
+from fedlpp_cli.cli.blocks import number as _number
+from fedlpp_cli.cli.blocks import short as _short
+from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.printable import printable
-
-MIN_WIDTH: Final = 100
+from fedlpp_cli.cli.simulation_tables import simulation
 
 
 def render(command: str, result: Any, *, quiet: bool) -> None:
     """Print a result of `command` on stdout."""
     if not quiet:
         for block in _RENDERERS[command](result):
-            _print(block)
+            print_block(block)
     path = getattr(result, "path", None)
     if path is not None and command not in _READERS:
         print(printable(str(path)))
-
-
-def size(n_bytes: int) -> str:
-    """Bytes as people write them: 980 B, 1.2 kB, 3.4 MB."""
-    value = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
-
-
-Block = str | Any
-
-
-def _print(block: Block) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
-    if console.width < MIN_WIDTH and not console.is_terminal:
-        console.width = MIN_WIDTH
-    console.print(block, soft_wrap=isinstance(block, str))
-
-
-def _facts(rows: Iterable[tuple[str, object]]) -> Any:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        if value not in (None, ""):
-            table.add_row(name, printable(str(value)))
-    return table
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]], *, text_columns: int = 1) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(head):
-        table.add_column(name, justify="left" if index < text_columns else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
-    return table
-
-
-def _short(digest: str | None) -> str | None:
-    return None if digest is None else digest[:12]
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _train_text(train: Any) -> str:
@@ -251,6 +202,17 @@ def _verify(result: Any) -> Iterable[Block]:
     yield _table(("artifact", "kind", "round", "sha256", "parents"), rows, text_columns=2)
     missing = f"; {result.missing} parents are not among them" if result.missing else ""
     yield f"{len(result.artifacts)} artifacts are sound and belong together{missing}"
+    if result.reruns:
+        outcomes = [
+            (one.path, one.round, one.sha256[:12], _short(one.recomputed), _outcome(one)) for one in result.reruns
+        ]
+        yield _table(("aggregate", "round", "sha256", "computed again", ""), outcomes)
+
+
+def _outcome(rerun: Any) -> str:
+    if rerun.outcome == "inputs-missing":
+        return f"not computed: {rerun.n_missing} inputs are not among them"
+    return "equal" if rerun.outcome == "equal" else f"equal but for its producer, {rerun.producer}"
 
 
 def _status(result: Any) -> Iterable[Block]:
@@ -296,4 +258,5 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "verify": _verify,
     "status": _status,
     "log": _log,
+    "simulate": simulation,
 }

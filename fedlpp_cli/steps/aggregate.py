@@ -9,6 +9,7 @@ from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all, update_norm
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
+from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.run_folder import report_beside
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
@@ -81,9 +82,11 @@ def aggregate(
         GateError: values that are not finite, nothing but zeros, or a norm above the package's limit.
         ArtifactError: a damaged file.
         SecrecyError: `out` is on the Hub.
+        UsageError: more updates than this system lets a process open.
     """
     if not updates or not packages:
         raise UsageError("aggregate needs at least one update, and the package that it was trained on")
+    allow_open_files(len(updates) + len(packages) + 1)
     target = parse_ref(out)
     with store.destination(target, message="", secret=True, force=force) as place, ExitStack() as files:
         opened = files.enter_context(open_tensors(master, MasterHeader))

@@ -28,6 +28,7 @@ from fedlpp_cli.records.headers import (
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.rerun import Rerun, rerun_masters
 
 # How much older than its child a parent is: (child's kind, role) to rounds.
 _ROUNDS_BACK: Final = {("master", "master"): 1, ("master", "package"): 1, ("master", "update"): 1}
@@ -47,10 +48,14 @@ class Verified(Record, frozen=True, kw_only=True):
 
 
 class VerifyResult(Record, frozen=True, kw_only=True):
-    """All artifacts that were looked at, every one sound. `missing`: parents that were not among them."""
+    """All artifacts that were looked at, every one sound. `missing`: parents that were not among them.
+
+    `reruns`: what became of the aggregates that were computed again; empty where nobody asked for it.
+    """
 
     artifacts: tuple[Verified, ...]
     missing: int
+    reruns: tuple[Rerun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +73,22 @@ class _Seen:
         return self.header.federation or self.sha256
 
 
-def verify(artifacts: Sequence[RefLike], *, complete: bool = False, on_progress: Progress = silent) -> VerifyResult:
+def verify(
+    artifacts: Sequence[RefLike], *, complete: bool = False, rerun: bool = False, on_progress: Progress = silent
+) -> VerifyResult:
     """Check digests, headers and layouts, and that parents named by sha256 are the right ones where they are given.
 
     Args:
         artifacts: artifacts of any kind, or run folders.
         complete: every parent must be among them.
+        rerun: compute each aggregate again whose inputs are among them, and compare.
         on_progress: told what is going on.
 
     Raises:
         ArtifactError, DigestError: an artifact that is not sound.
         LineageError: artifacts that do not belong together, or with `complete` a parent that is missing.
+        RerunError: with `rerun` an aggregate that comes out otherwise.
+        UsageError: with `rerun` no aggregate whose inputs are all there.
     """
     paths = list(_all_paths(store.fetch(parse_ref(artifact)) for artifact in artifacts))
     if not paths:
@@ -90,7 +100,12 @@ def verify(artifacts: Sequence[RefLike], *, complete: bool = False, on_progress:
     by_digest = {one.sha256: one for one in seen}
     verified = tuple(_check_parents(one, by_digest, complete=complete) for one in seen)
     missing = sum(one.n_parents - one.parents_found for one in verified)
-    return VerifyResult(artifacts=verified, missing=missing)
+    reruns: tuple[Rerun, ...] = ()
+    if rerun:
+        places = {digest: one.path for digest, one in by_digest.items()}
+        masters = {one.path: one.header for one in by_digest.values() if isinstance(one.header, MasterHeader)}
+        reruns = rerun_masters(masters, places, on_progress=on_progress)
+    return VerifyResult(artifacts=verified, missing=missing, reruns=reruns)
 
 
 def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:

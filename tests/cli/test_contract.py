@@ -13,8 +13,8 @@ from fedlpp_cli.cli.app import app
 from fedlpp_cli.version import __version__
 
 COMMANDS = (
-    "init", "import", "quantize", "pack", "client-train", "aggregate", "evaluate", "export", "inspect", "verify",
-    "status", "log",
+    "init", "import", "quantize", "pack", "client-train", "aggregate", "simulate", "evaluate", "export", "inspect",
+    "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -30,10 +30,11 @@ DATA_KEYS = {
     "aggregate": (
         "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients"
     ),
+    "simulate": "path federation round sha256 rounds plan",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
-    "verify": "artifacts missing",
+    "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
@@ -51,6 +52,7 @@ def fedlpp(runner):
 def calls(played, llama, tmp_path):
     """Command to arguments of a call that succeeds; made one after the other they are a round."""
     run, out = played.folder, tmp_path / "out"
+    (tmp_path / "federation.toml").write_text("[task]\nmax_length = 32\n[train]\nsteps = 1\n")
     return {
         "init": ["--base", llama, "--max-length", 32, "--out", out / "master.safetensors"],
         "quantize": [run / "round-0000" / "master.safetensors", "--out", out / "proxy.safetensors"],
@@ -61,6 +63,10 @@ def calls(played, llama, tmp_path):
         ],
         "aggregate": [
             played.master(0), *played.updates(0), "--package", played.package(0), "--out", out / "next.safetensors",
+        ],
+        "simulate": [
+            "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("a"), "--clients", 2, "--rounds",
+            1, "--device", "cpu", "--out", out / "run",
         ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
         "export": [played.master(1), "--out", out / "peft"],
@@ -75,7 +81,8 @@ def calls(played, llama, tmp_path):
 def test_every_command_succeeds_in_text_in_json_and_quietly(fedlpp, calls):
     assert set(calls) == set(COMMANDS)
     for command, arguments in calls.items():
-        force = ["--force"] if "--out" in map(str, arguments) else []
+        writes = "--out" in map(str, arguments)
+        force = ["--force"] if writes and command != "simulate" else []  # what is there, it goes on with
         text = fedlpp(command, *arguments)
         quiet = fedlpp(command, *arguments, "--quiet", *force)
         found = fedlpp(command, *arguments, "--json", *force)
@@ -85,7 +92,7 @@ def test_every_command_succeeds_in_text_in_json_and_quietly(fedlpp, calls):
         assert set(envelope) == {"envelope", "command", "status", "data"}
         assert (envelope["envelope"], envelope["command"], envelope["status"]) == (1, command, "success")
         assert set(envelope["data"]) >= set(DATA_KEYS[command].split())
-        if force:
+        if writes:
             path = str(arguments[arguments.index("--out") + 1])
             assert text.stdout.rstrip().splitlines()[-1] == path
             assert quiet.stdout == path + "\n"

@@ -21,6 +21,7 @@ LEVELS = (
     ("tasks", "models", "aggregation"),
     ("training", "evaluation"),
     ("steps",),
+    ("engines",),
     ("cli",),
     ("__main__", "__init__"),
 )

@@ -6,10 +6,9 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.errors import UsageError
+from fedlpp_cli.cli.settings_file import resolve_aggregate
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
-from fedlpp_cli.records.specs import AggregateSpec
 
 UpdatesArg = Annotated[
     list[str], typer.Argument(metavar="UPDATE...", help="What the clients sent, in any order.", show_default=False)
@@ -49,8 +48,8 @@ def aggregate(
     from fedlpp_cli.steps.aggregate import aggregate as step
 
     settings = read_settings(federation)
-    spec = settings.resolve(
-        AggregateSpec,
+    spec = resolve_aggregate(
+        settings,
         update_rule=update_rule,
         server_learning_rate=server_learning_rate,
         weighting=weighting,
@@ -61,21 +60,6 @@ def aggregate(
         beta2=beta2,
         tau=tau,
     )
-    if server_learning_rate is None and "server_learning_rate" not in settings.file.aggregate:
-        _check_rate(spec)
     return step(
         master, updates, packages=package, out=out, spec=spec, force=force, dry_run=dry_run, on_progress=on_progress
     )
-
-
-def _check_rate(spec: AggregateSpec) -> None:
-    """An adaptive optimizer moves every weight by about the learning rate, so that its default of 1 wrecks an adapter.
-
-    Raises:
-        UsageError: such an optimizer, and nobody has said how large its steps are.
-    """
-    if spec.server_optimizer not in {"sgd", "momentum"}:
-        raise UsageError(
-            f"--server-learning-rate is missing: {spec.server_optimizer} moves every weight by about that much a round",
-            hint="--server-learning-rate 0.01",
-        )

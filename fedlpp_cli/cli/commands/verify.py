@@ -11,14 +11,18 @@ VerifyArg = Annotated[
     list[str], typer.Argument(metavar="ARTIFACT...", help="Artifacts of any kind, or run folders.", show_default=False)
 ]
 CompleteOpt = Annotated[bool, typer.Option("--complete", help="Every parent must be among them.")]
+RerunOpt = Annotated[
+    bool, typer.Option("--rerun", help="Compute each aggregate again whose inputs are among them, and compare.")
+]
 
 
-def verify(artifacts: VerifyArg, complete: CompleteOpt = False) -> Record:
+def verify(artifacts: VerifyArg, complete: CompleteOpt = False, rerun: RerunOpt = False) -> Record:
     """Check digests, headers, layouts, and that artifacts follow from one another.
 
     fedlpp verify package
-    fedlpp verify runs/demo --complete
+    fedlpp verify runs/demo --complete --rerun
+    fedlpp verify --rerun next.safetensors master.safetensors package updates/*.safetensors
     """
     from fedlpp_cli.steps.verify import verify as step
 
-    return step(artifacts, complete=complete, on_progress=on_progress)
+    return step(artifacts, complete=complete, rerun=rerun, on_progress=on_progress)

@@ -1,0 +1,201 @@
+"""`fedlpp simulate`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fedlpp_cli.cli import options as o
+from fedlpp_cli.cli.screen import on_progress
+from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
+from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.settings import Settings, read_settings
+from fedlpp_cli.records.specs import (
+    BaseQuantSpec,
+    LoraSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainSpec,
+)
+from fedlpp_cli.refs import Ref
+
+if TYPE_CHECKING:
+    from fedlpp_cli.engines.client_data import Cut
+    from fedlpp_cli.engines.federation import FederationSpec
+
+_CLIENTS = "Clients"
+
+RunOutOpt = Annotated[
+    str, typer.Option("--out", "-o", metavar="RUN", help="The run's folder; one that is there is gone on with.")
+]
+RoundsOpt = Annotated[int, typer.Option("--rounds", min=1, help="How many rounds there are in the end.")]
+CutDataOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="REF",
+        help="One data set that is cut among the clients, instead of [clients] of the federation file.",
+        show_default=False,
+        rich_help_panel=_CLIENTS,
+    ),
+]
+ClientsOpt = Annotated[
+    int | None,
+    typer.Option("--clients", min=1, help="With --data: among how many.", show_default=False, rich_help_panel=_CLIENTS),
+]
+PartitionOpt = Annotated[
+    Literal["iid", "dirichlet", "column"] | None,
+    typer.Option(
+        "--partition",
+        help="With --data: at random, by labels (Hsu et al. 2019), or equal values of a column together.",
+        show_default="iid",
+        rich_help_panel=_CLIENTS,
+    ),
+]
+AlphaOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--dirichlet-alpha",
+        help="Large: clients are alike. Small: most have one label.",
+        show_default="1.0",
+        rich_help_panel=_CLIENTS,
+    ),
+]
+PartitionColumnOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--partition-column",
+        metavar="NAME",
+        help="What column goes by, or dirichlet takes for the label.",
+        show_default="the task's label",
+        rich_help_panel=_CLIENTS,
+    ),
+]
+PerRoundOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--clients-per-round",
+        min=1,
+        help="How many take part in a round, drawn anew each time.",
+        show_default="all",
+        rich_help_panel=_CLIENTS,
+    ),
+]
+KeepStateOpt = Annotated[
+    bool,
+    typer.Option(
+        "--keep-state/--no-keep-state",
+        help="Clients keep what rounding takes from their updates, and add it to the next ones.",
+        rich_help_panel=_CLIENTS,
+    ),
+]
+KeepUpdatesOpt = Annotated[
+    bool,
+    typer.Option(
+        "--keep-updates/--no-keep-updates",
+        help="Keep a round's updates, and old states, once it is aggregated.",
+        show_default="keep-updates",
+    ),
+]
+LedgerOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger", metavar="FILE", help="Notes what was released.", show_default="releases.jsonl in the run's folder"
+    ),
+]
+
+
+def simulate(
+    out: RunOutOpt,
+    rounds: RoundsOpt = 3,
+    data: CutDataOpt = None,
+    clients: ClientsOpt = None,
+    partition: PartitionOpt = None,
+    dirichlet_alpha: AlphaOpt = None,
+    partition_column: PartitionColumnOpt = None,
+    clients_per_round: PerRoundOpt = None,
+    keep_state: KeepStateOpt = False,
+    keep_updates: KeepUpdatesOpt = True,
+    base: o.BaseOpt = None,
+    seed: o.SeedOpt = None,
+    column: o.ColumnOpt = None,
+    split: o.SplitOpt = None,
+    device: o.DeviceOpt = "auto",
+    ledger: LedgerOpt = None,
+    federation: o.FederationOpt = None,
+    dry_run: o.DryRunOpt = False,
+) -> Record:
+    """Play a whole federation in this process, with one base model that stays open: clients + settings -> run folder.
+
+    It ends in the master that the commands end in, byte for byte, and goes on where it was stopped.
+
+    fedlpp simulate -f federation.toml --rounds 3 --out runs/a
+    fedlpp simulate -f federation.toml --data notes.jsonl --clients 100 --clients-per-round 10 --out runs/b
+    fedlpp simulate -f federation.toml --data notes.jsonl --clients 20 --partition dirichlet --dirichlet-alpha 0.3
+        --partition-column topic --out runs/c --dry-run
+    """
+    from fedlpp_cli.engines.simulate import simulate as engine
+
+    settings = read_settings(federation)
+    return engine(
+        _federation(settings, base, seed),
+        _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),
+        out=out,
+        n_rounds=rounds,
+        clients_per_round=clients_per_round,
+        keep_updates=keep_updates,
+        keep_state=keep_state,
+        ledger=ledger,
+        columns=columns_of(settings, column),
+        split=split,
+        device=device,
+        dry_run=dry_run,
+        on_progress=on_progress,
+    )
+
+
+def _federation(settings: Settings, base: str | None, seed: int | None) -> "FederationSpec":
+    from fedlpp_cli.engines.federation import FederationSpec
+
+    return FederationSpec(
+        base=settings.ref(base, "base"),
+        private_base=settings.choose(None, "private_base", default=False),
+        seed=settings.choose(seed, "seed", default=0),
+        task=settings.resolve(TaskSpec),
+        lora=settings.resolve(LoraSpec),
+        quantize=settings.resolve(QuantSpec),
+        base_quantize=settings.resolve(BaseQuantSpec),
+        train=settings.resolve(TrainSpec),
+        update=settings.resolve(QuantSpec, "update"),
+        aggregate=resolve_aggregate(settings),
+    )
+
+
+def _clients(
+    settings: Settings,
+    data: str | None,
+    n_clients: int | None,
+    partition: Literal["iid", "dirichlet", "column"] | None,
+    alpha: float | None,
+    column: str | None,
+) -> "Mapping[str, Ref] | Cut":
+    from fedlpp_cli.engines.client_data import Cut
+
+    if data is None:
+        given = {
+            "--clients": n_clients,
+            "--partition": partition,
+            "--dirichlet-alpha": alpha,
+            "--partition-column": column,
+        }
+        for flag, value in given.items():
+            if value is not None:
+                raise UsageError(f"{flag} goes with --data: it says how one data set is cut")
+        return {client: settings.relative(ref) for client, ref in settings.file.clients.items()}
+    if alpha is not None and partition != "dirichlet":
+        raise UsageError("--dirichlet-alpha goes with --partition dirichlet")
+    return Cut(
+        data=data, n_clients=n_clients, scheme=partition or "iid", alpha=1.0 if alpha is None else alpha, column=column
+    )

@@ -1,0 +1,1 @@
+"""Whole federations: the steps, carried from one to the next without files being sent around."""

@@ -1,0 +1,94 @@
+"""One base model that stays open while many clients train, each as if it had opened the model itself.
+
+Nothing may leak from client to client: the adapter's values are set anew, the optimizer and all random streams are
+each client's own, and whatever else training leaves in the model's modules (running means in buffers, counters in
+attributes) is put back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.progress import Progress
+from fedlpp_cli.steps.inputs import RefLike, choose_device
+from fedlpp_cli.steps.local_training import LocalRound, TrainedUpdate, open_adapted, open_round, open_task, train_update
+from fedlpp_cli.steps.packages import OpenPackage
+from fedlpp_cli.tasks.task import Example, Task
+
+
+class Resident:
+    """Opens the model with the first package, and again only if a later one asks for another model."""
+
+    def __init__(self, base: RefLike | None, columns: Mapping[str, str], device: str) -> None:
+        """Open nothing yet.
+
+        Args:
+            base: where a public base lies; a private one is in the packages.
+            columns: field name to column name, where the data calls them otherwise.
+            device: "auto", "cpu" or "cuda".
+        """
+        self._base, self._columns, self._device = base, columns, device
+        self._key: object = None
+        self._opened: tuple[Task, AdaptedModel, ModuleState] | None = None
+
+    def open_round(self, package: OpenPackage, on_progress: Progress) -> LocalRound:
+        """The package's round, on the resident model.
+
+        Raises:
+            ModelError: a base that is not the agreed one, or cannot be opened.
+            ArtifactError: a private base or a proxy that is not sound.
+        """
+        # The same base, adapter and arithmetic: what was checked and opened for an earlier round is what is needed.
+        manifest = package.folder.header
+        key = (package.proxy.header.spec.model, manifest.parent("base"), manifest.spec.train.compute)
+        if self._opened is None or key != self._key:
+            self._opened, self._key = None, key
+            on_progress("checking base model", 0, 0)
+            folder = package.base_folder(self._base)
+            task = open_task(package, folder, self._columns)
+            on_progress("opening base model", 0, 0)
+            adapted = open_adapted(package, folder, choose_device(self._device))
+            self._opened = task, adapted, ModuleState(adapted.model)
+        task, adapted, _ = self._opened
+        return open_round(package, task, adapted)
+
+    def train(
+        self,
+        local: LocalRound,
+        client: str,
+        examples: Sequence[Example],
+        residual: Mapping[str, Tensor] | None,
+        on_progress: Progress,
+    ) -> TrainedUpdate:
+        """As `train_update`, from the state in which the model was opened."""
+        if self._opened is not None:
+            self._opened[2].restore()
+        return train_update(local, client, examples, residual, on_progress)
+
+
+class ModuleState:
+    """What the modules of a frozen model hold beside parameters, to be put back: attributes, and tensors among them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Note it down; buffers are copied."""
+        self._attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]  # noqa: SLF001
+        held = [value for _, attributes, buffers in self._attributes for value in _tensors(attributes, buffers)]
+        self._values = [(tensor, tensor.clone()) for tensor in {id(one): one for one in held}.values()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        for module, attributes, buffers in self._attributes:
+            module._buffers.clear()  # noqa: SLF001
+            module._buffers.update(buffers)  # noqa: SLF001
+            vars(module).clear()
+            vars(module).update(attributes)
+        for tensor, value in self._values:
+            tensor.copy_(value)
+
+
+def _tensors(attributes: Mapping[str, Any], buffers: Mapping[str, Tensor | None]) -> list[Tensor]:
+    return [one for one in (*attributes.values(), *buffers.values()) if isinstance(one, Tensor)]

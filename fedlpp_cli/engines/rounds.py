@@ -1,0 +1,188 @@
+"""One round of a simulation after the other: what is there stays, what is missing is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from fedlpp_cli.artifact.folder import BASE, MANIFEST
+from fedlpp_cli.artifact.run_folder import RoundPaths
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.engines.client_data import Clients, Cut, open_clients
+from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.engines.partition import sample_clients
+from fedlpp_cli.engines.resident import Resident
+from fedlpp_cli.errors import FedlppError, LineageError
+from fedlpp_cli.progress import Progress
+from fedlpp_cli.records.headers import UpdateHeader
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.steps.aggregate import AggregateResult, aggregate
+from fedlpp_cli.steps.client_state import read_residual
+from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.local_training import LocalRound, check_addressee, write_update
+from fedlpp_cli.steps.pack import pack
+from fedlpp_cli.steps.packages import open_package
+from fedlpp_cli.steps.quantize import quantize
+
+
+class SimulatedRound(Record, frozen=True, kw_only=True):
+    """One round that was played. `master` is the sha256 of the one that it ends in, which is of the next round.
+
+    `n_trained` of its `n_clients` trained now; the updates of the others were there. Losses are means over clients.
+    """
+
+    round: int
+    master: str
+    n_clients: int
+    n_trained: int
+    n_examples: int
+    loss_first: float
+    loss_last: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Simulation:
+    """What does not change from round to round; see `simulate` for the fields."""
+
+    run: Path
+    federation: FederationSpec
+    source: Mapping[str, RefLike] | Cut
+    resident: Resident
+    clients_per_round: int | None
+    keep_updates: bool
+    keep_state: bool
+    ledger: Path
+    columns: Mapping[str, str]
+    split: str | None
+    on_progress: Progress
+    _clients: Clients | None = field(default=None, init=False)
+
+    def play(self, number: int) -> SimulatedRound:
+        """From the master of round `number` to that of the next one. Raises as `simulate`."""
+        paths = RoundPaths(self.run, number)
+        self._send(paths)
+        chosen, n_trained = self._train_all(paths)
+        result = aggregate(
+            paths.master,
+            [paths.update(client) for client in chosen],
+            packages=[paths.package],
+            out=RoundPaths(self.run, number + 1).master,
+            spec=self.federation.aggregate,
+            on_progress=self.on_progress,
+        )
+        if not self.keep_updates:
+            self._tidy(paths, chosen)
+        return _played(number, result, n_trained)
+
+    def _send(self, paths: RoundPaths) -> None:
+        """`quantize` and `pack`, as far as they have not been done."""
+        if (paths.package / MANIFEST).is_file():
+            return
+        if not paths.proxy.is_file():
+            quantize(
+                paths.master,
+                out=paths.proxy,
+                spec=self.federation.quantize,
+                base=self.federation.base,
+                base_out=self.run / BASE,
+                base_spec=self.federation.base_quantize,
+                on_progress=self.on_progress,
+            )
+        pack(
+            paths.proxy,
+            out=paths.package,
+            train=self.federation.train,
+            update=self.federation.update,
+            base_artifact=self.run / BASE,
+            ledger=self.ledger,
+        )
+
+    def _train_all(self, paths: RoundPaths) -> tuple[Sequence[str], int]:
+        """Who takes part, and how many of them trained now."""
+        package = open_package(paths.package)
+        try:
+            local = self.resident.open_round(package, self.on_progress)
+            clients = self._open_clients(local)
+            chosen = sample_clients(
+                clients.names, self.clients_per_round, seed=self.federation.seed, round_number=paths.number
+            )
+            n_trained = 0
+            for done, client in enumerate(chosen):
+                self.on_progress(f"round {paths.number}, {client}", done, len(chosen))
+                if paths.update(client).is_file():
+                    _check_kept(paths.update(client), clients.known_size(client))
+                    continue
+                self._train(paths, local, clients, client, (done, len(chosen)))
+                n_trained += 1
+            return chosen, n_trained
+        finally:
+            package.proxy.close()
+
+    def _open_clients(self, local: LocalRound) -> Clients:
+        if self._clients is None:
+            self._clients = open_clients(
+                self.source,
+                local.task,
+                columns=self.columns,
+                split=self.split,
+                seed=self.federation.seed,
+                on_progress=self.on_progress,
+            )
+        return self._clients
+
+    def _train(
+        self, paths: RoundPaths, local: LocalRound, clients: Clients, client: str, place: tuple[int, int]
+    ) -> None:
+        def on_step(text: str, done: int, total: int) -> None:
+            self.on_progress(f"round {paths.number}, {client}, step {done} of {total}, {text}", *place)
+
+        try:
+            check_addressee(local.package, client)
+            residual = self._residual(paths, local, client) if self.keep_state else None
+            trained = self.resident.train(local, client, clients.examples(client), residual, on_step)
+            state = paths.state(client) if self.keep_state else None
+            # Forced with states only: a killed simulation can leave a state without its update.
+            write_update(paths.update(client), state, trained, force=self.keep_state)
+        except FedlppError as problem:
+            raise type(problem)(f"round {paths.number}, client {client!r}: {problem}", hint=problem.hint) from problem
+
+    def _residual(self, paths: RoundPaths, local: LocalRound, client: str) -> dict[str, Tensor] | None:
+        """What the client's last state holds: of the last round that it took part in."""
+        for number in reversed(range(paths.number)):
+            state = RoundPaths(self.run, number).state(client)
+            if state.is_file():
+                package = local.package
+                return read_residual(state, package.folder.header, package.proxy.header.spec.shapes, client=client)
+        return None
+
+    def _tidy(self, paths: RoundPaths, clients: Sequence[str]) -> None:
+        """Remove what has been aggregated, and states that newer ones replace."""
+        for client in clients:
+            paths.update(client).unlink(missing_ok=True)
+            if self.keep_state:
+                for number in range(paths.number):
+                    RoundPaths(self.run, number).state(client).unlink(missing_ok=True)
+
+
+def _check_kept(path: Path, n_examples: int | None) -> None:
+    """Refuse to go on with an update that was trained on other data than the client has now."""
+    with TensorFile(path, UpdateHeader) as update:
+        found = update.header.spec.metrics.n_examples
+    if n_examples is not None and found != n_examples:
+        raise LineageError(
+            f"{path}: was trained on {found} examples, this client has {n_examples} now",
+            hint="the data, --clients and --partition of before, or another --out",
+        )
+
+
+def _played(number: int, result: AggregateResult, n_trained: int) -> SimulatedRound:
+    return SimulatedRound(
+        round=number,
+        master=str(result.sha256),
+        n_clients=result.n_clients,
+        n_trained=n_trained,
+        n_examples=result.n_examples,
+        loss_first=sum(client.loss_first for client in result.clients) / result.n_clients,
+        loss_last=sum(client.loss_last for client in result.clients) / result.n_clients,
+    )

@@ -1,0 +1,163 @@
+"""`simulate`: a whole federation in one process, round after round, with one base model that stays open.
+
+It writes the artifacts that the commands would write, byte for byte, where `mk/federate.mk` would have them. What is
+there is done: a simulation that was stopped goes on with the first artifact that is missing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.folder import BASE
+from fedlpp_cli.artifact.run_folder import RELEASES, RoundPaths, is_run, scan_run
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.engines.client_data import Cut
+from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.engines.plan import SimulationPlan, plan_simulation
+from fedlpp_cli.engines.resident import Resident
+from fedlpp_cli.engines.rounds import SimulatedRound, Simulation
+from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.record import Record
+from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.init import init
+from fedlpp_cli.steps.inputs import RefLike, federation_of
+
+
+class SimulateResult(Record, frozen=True, kw_only=True):
+    """Where a simulation stands: `sha256` is that of the newest master, of round `round`.
+
+    `rounds`: those that were played now. With `dry_run` nothing was, and `plan` says what would be.
+    """
+
+    path: str
+    federation: str | None
+    round: int
+    sha256: str | None
+    rounds: tuple[SimulatedRound, ...]
+    plan: SimulationPlan | None
+
+
+def simulate(
+    federation: FederationSpec,
+    clients: Mapping[str, RefLike] | Cut,
+    *,
+    out: RefLike,
+    n_rounds: int = 3,
+    clients_per_round: int | None = None,
+    keep_updates: bool = True,
+    keep_state: bool = False,
+    ledger: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    dry_run: bool = False,
+    on_progress: Progress = silent,
+) -> SimulateResult:
+    """Play a federation's rounds; end in the master that the commands, run by hand, end in.
+
+    Args:
+        federation: what the commands would be told.
+        clients: client to data, or one data set that is cut among clients.
+        out: the run folder; where one is there already, it is gone on with.
+        n_rounds: how many rounds there are in the end.
+        clients_per_round: how many clients take part in each round, drawn without replacement; None for all.
+        keep_updates: False removes a round's updates, and the states before those it leaves, once it is aggregated.
+        keep_state: clients keep what rounding takes from their updates, and add it to their next ones.
+        ledger: the file that notes what was released; None for the run folder's own.
+        columns: field name to column name, where the data calls them otherwise.
+        split: of a data set that has several.
+        device: "auto", "cpu" or "cuda".
+        dry_run: read everything and say what would be done, write nothing.
+        on_progress: told what is going on.
+
+    Raises:
+        UsageError, InputError, DataError: settings, clients or data that do not do.
+        LineageError: artifacts in the run folder that do not belong to one another, or to this data.
+        GateError: a client's training that went wrong; the message names round and client.
+        FedlppError: whatever the steps raise.
+    """
+    federation.check_rounds(n_rounds)
+    run = _run_folder(out)
+    newest = _newest_master(run, federation.seed)
+    if dry_run:
+        plan = plan_simulation(
+            federation,
+            clients,
+            master=None if newest is None else RoundPaths(run, newest).master,
+            base_copy=run / BASE,
+            n_left=max(0, n_rounds - (newest or 0)),
+            clients_per_round=clients_per_round,
+            columns=columns or {},
+            split=split,
+            on_progress=on_progress,
+        )
+        return _result(run, newest, (), plan)
+    if newest is None:
+        _start(federation, RoundPaths(run, 0).master, on_progress)
+    simulation = Simulation(
+        run=run,
+        federation=federation,
+        source=clients,
+        resident=Resident(federation.base, columns or {}, device),
+        clients_per_round=clients_per_round,
+        keep_updates=keep_updates,
+        keep_state=keep_state,
+        ledger=Path(ledger or run / RELEASES),
+        columns=columns or {},
+        split=split,
+        on_progress=on_progress,
+    )
+    rounds = tuple(simulation.play(number) for number in range(newest or 0, n_rounds))
+    return _result(run, max(newest or 0, n_rounds), rounds, None)
+
+
+def _run_folder(out: RefLike) -> Path:
+    """The folder; a place on the Hub is refused, as masters are."""
+    with store.destination(parse_ref(out), message="", secret=True, force=True) as place:
+        return place.path
+
+
+def _newest_master(run: Path, seed: int) -> int | None:
+    """The round of the newest master that is there; None for a run that has none yet.
+
+    Raises:
+        LineageError: it was drawn with another seed.
+    """
+    if not is_run(run):
+        return None
+    numbers = [folder.number for folder in scan_run(run) if folder.master is not None]
+    if not numbers:
+        return None
+    with TensorFile(RoundPaths(run, max(numbers)).master, MasterHeader) as master:
+        if master.header.spec.seed != seed:
+            found = master.header.spec.seed
+            raise LineageError(f"{master.path}: of a federation with seed {found}, not {seed}", hint=f"--seed {found}")
+        return master.header.round
+
+
+def _start(federation: FederationSpec, out: Path, on_progress: Progress) -> None:
+    if federation.base is None:
+        raise UsageError("--base is missing", hint="or base = … in the --federation file")
+    init(
+        federation.base,
+        out=out,
+        task=federation.task,
+        lora=federation.lora,
+        private_base=federation.private_base,
+        seed=federation.seed,
+        on_progress=on_progress,
+    )
+
+
+def _result(
+    run: Path, newest: int | None, rounds: tuple[SimulatedRound, ...], plan: SimulationPlan | None
+) -> SimulateResult:
+    federation = sha256 = None
+    if newest is not None:
+        with TensorFile(RoundPaths(run, newest).master, MasterHeader) as master:
+            federation, sha256 = federation_of(master), master.sha256
+    return SimulateResult(
+        path=str(run), federation=federation, round=newest or 0, sha256=sha256, rounds=rounds, plan=plan
+    )

@@ -1,0 +1,168 @@
+"""One client's part of a round: train, round, write.
+
+Package and model are open already: `client-train` opens them for one client, a simulation for many.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component
+from fedlpp_cli.artifact.tensor_file import write_tensors
+from fedlpp_cli.errors import LineageError
+from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.models.open_model import open_model, open_tokenizer
+from fedlpp_cli.progress import Progress
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import UpdateHeader, UpdateSpec
+from fedlpp_cli.records.specs import TrainMetrics
+from fedlpp_cli.rounding import six_digits
+from fedlpp_cli.steps.client_state import write_state
+from fedlpp_cli.steps.packages import OpenPackage
+from fedlpp_cli.tasks.kinds import task_for
+from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
+from fedlpp_cli.training.gates import check_update
+from fedlpp_cli.training.loop import TrainedRun, train
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRound:
+    """What all clients of a round have in common. `start`: what the proxy says of each component, float32.
+
+    The model is trained in place, and is set to `start` for each client.
+    """
+
+    package: OpenPackage
+    task: Task
+    adapted: AdaptedModel
+    start: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedUpdate:
+    """An update that has passed all gates, and is not written yet."""
+
+    header: UpdateHeader
+    shapes: Mapping[str, Shape]
+    rounded: RoundedUpdate
+
+
+def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) -> Task:
+    """The package's task, with the tokenizer in the base model's folder.
+
+    Raises:
+        ModelError: the folder has no tokenizer.
+    """
+    return task_for(package.proxy.header.spec.model.task, open_tokenizer(folder), columns)
+
+
+def open_adapted(package: OpenPackage, folder: Path, device: str) -> AdaptedModel:
+    """The base model in the folder, with the package's adapter on it; the adapter's values are anything.
+
+    Raises:
+        ModelError: it cannot be opened, or has no such layers.
+    """
+    spec, compute = package.proxy.header.spec.model, package.folder.header.spec.train.compute
+    base = open_model(folder, spec.task, compute=compute, device=device).model
+    return AdaptedModel(base, spec.lora, compute=compute)
+
+
+def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel) -> LocalRound:
+    """Read the proxy.
+
+    Raises:
+        ArtifactError: parts of a component that do not fit together.
+    """
+    start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
+    return LocalRound(package, task, adapted, start)
+
+
+def check_addressee(package: OpenPackage, client: str) -> None:
+    """Refuse a package that is for another client.
+
+    Raises:
+        LineageError: naming both.
+    """
+    addressee = package.folder.header.spec.client
+    if addressee not in (None, client):
+        raise LineageError(f"{package.name} is for client {addressee!r}, not for {client!r}")
+
+
+def train_update(
+    opened: LocalRound,
+    client: str,
+    examples: Sequence[Example],
+    residual: Mapping[str, Tensor] | None,
+    on_progress: Progress,
+) -> TrainedUpdate:
+    """Train from the proxy on; the difference, with the residual, rounded as the package asks.
+
+    Args:
+        opened: package and model.
+        client: who trains.
+        examples: its data.
+        residual: what its state holds, float32 by component; None for none.
+        on_progress: told of each step.
+
+    Raises:
+        ModelError: a base model that has not the adapter's layers in these shapes.
+        GateError: a training that went wrong.
+    """
+    manifest = opened.package.folder.header
+    opened.adapted.load(opened.start)
+    run = train(
+        opened.adapted,
+        opened.task,
+        examples,
+        manifest.spec.train,
+        labels=(manifest.federation, manifest.round, client),
+        on_step=lambda step, total, loss: on_progress(f"training, loss {loss:.4f}", step, total),
+    )
+    delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
+    rounded = round_update(delta, manifest.spec.update, residual)
+    metrics = _metrics(len(examples), run, check_update(rounded.values, manifest.spec.train.max_update_norm))
+    return TrainedUpdate(_header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes, rounded)
+
+
+def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *, force: bool) -> str:
+    """Update and state; the update's sha256. The state is whole and has its name before the update gets its own.
+
+    The other way round a kill in between would leave an update that can be sent, and in the next round the residual
+    that it already holds would be added once more. As it is, no update is there, and training again gives both.
+
+    Raises:
+        OutputExistsError, OutputError: as `write_tensors`.
+    """
+    header, rounded = trained.header, trained.rounded
+    with write_tensors(path, header, proxy_layout(trained.shapes, header.spec.quantize), force=force) as writer:
+        for name, tensor in rounded.parts.items():
+            writer.write(name, tensor)
+        sha256 = writer.sha256()
+        if state_path is not None:
+            write_state(state_path, header, sha256, rounded.residual, force=force)
+    return sha256
+
+
+def _metrics(n_examples: int, run: TrainedRun, norm: float) -> TrainMetrics:
+    """What the owner is told; `norm` is that of what is sent."""
+    return TrainMetrics(
+        n_examples=n_examples,
+        n_steps=run.n_steps,
+        n_tokens=run.n_tokens,
+        loss_first=six_digits(run.loss_first),
+        loss_last=six_digits(run.loss_last),
+        update_norm=six_digits(norm),
+    )
+
+
+def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateHeader:
+    manifest = package.folder.header
+    return UpdateHeader(
+        federation=manifest.federation,
+        round=manifest.round,
+        parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
+        spec=UpdateSpec(client=client, metrics=metrics, quantize=manifest.spec.update),
+    )
