@@ -19,6 +19,7 @@ from fedlpp_cli.records.specs import (
     Optimizer,
     QuantSpec,
     Rounding,
+    Rule,
     ScaleRounding,
     ScaleType,
     Schedule,
@@ -35,6 +36,7 @@ RECIPE = "Recipe"
 UPDATE = "Update"
 DATA = "Data"
 SCORING = "Scoring"
+RULE = "Rule"
 
 
 def _of(
@@ -230,6 +232,42 @@ UpdateRuleOpt = Annotated[int | None, _of(AggregateSpec, "update_rule", "1: thet
 ServerLearningRateOpt = Annotated[float | None, _of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
 WeightingOpt = Annotated[Weighting | None, _of(AggregateSpec, "weighting", "Weights of the clients.")]
 MaxExamplesOpt = Annotated[int | None, _of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
+RuleOpt = Annotated[Rule | None, _of(AggregateSpec, "rule", "How updates become one.", panel=RULE)]
+NMaliciousOpt = Annotated[
+    int | None, _of(AggregateSpec, "n_malicious", "Clients that the rule shall withstand.", panel=RULE)
+]
+ClipNormOpt = Annotated[
+    float | None,
+    _of(AggregateSpec, "clip_norm", "Cut norms to it in front of the rule; centered-clipping's radius.", panel=RULE),
+]
+ClipToMedianOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--clip-to-median/--no-clip-to-median",
+        help="Cut norms to the round's median in front of the rule.",
+        show_default=False,
+        rich_help_panel=RULE,
+    ),
+]
+ReferenceUpdateOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-update",
+        metavar="REF",
+        help="The owner's own update, trained on the package; fltrust needs it.",
+        show_default=False,
+        rich_help_panel=RULE,
+    ),
+]
+MinClientsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--min-clients",
+        help="With as many sound updates the others are left out; without it all must be sound.",
+        show_default=False,
+    ),
+]
+MaxShareOpt = Annotated[float | None, _of(AggregateSpec, "max_share", "Weight of a client at most.")]
 NRoundsOpt = Annotated[int | None, _of(AggregateSpec, "n_rounds", "Planned rounds; update rule 4 needs them.")]
 
 # Data and scoring
