@@ -9,7 +9,7 @@ trimmed-mean       of each value, without the f smallest and the f largest (the 
 krum               the x_k with the least sum of its n - f - 2 smallest d^2 (Blanchard et al. 2017, arXiv 1703.02757)
 multi-krum         the mean of the n - f updates with the least such sums
 bulyan             trimmed-mean, with f, of the n - 2f of multi-krum (after El Mhamdi et al. 2018, arXiv 1802.07927)
-geometric-median   sum of d(z, x_k) w_k least, by Weiszfeld's iteration (RFA: Pillutla et al. 2019, arXiv 1912.13445)
+geometric-median   sum of d(z, x_k) w_k least, Weiszfeld's steps from 0 (RFA: Pillutla et al. 2019, arXiv 1912.13445)
 centered-clipping  z += sum of w_k (x_k - z) min(1, r / d(x_k, z)), from 0 (Karimireddy et al. 2020, arXiv 2012.10333)
 fltrust            sum of t_k x_k |g| / |x_k|, t_k as max(0, cos(x_k, g)) (Cao et al. 2020, arXiv 2012.13995)
 """
@@ -144,7 +144,7 @@ def make_plan(spec: AggregateSpec, weights: Sequence[float], norms: Sequence[flo
         case "bulyan":
             plan = Plan(_selected(measures, n_clients, f, n_clients - 2 * f), trimmed=f)
         case "geometric-median":
-            plan = Plan(tuple(_weiszfeld(weights, SMOOTHING * statistics.median(norms), measures)))
+            plan = Plan(tuple(_weiszfeld(weights, norms, measures)))
         case "centered-clipping":
             plan = Plan(tuple(_centered_clipping(weights, norms, spec.clip_norm, measures)))
         case "fltrust":
@@ -168,10 +168,13 @@ def _selected(measures: Measures, n_clients: int, n_malicious: int, n_selected: 
     return tuple(1 / n_selected if k in best else 0.0 for k in range(n_clients))
 
 
-def _weiszfeld(weights: Sequence[float], smoothing: float, measures: Measures) -> list[float]:
-    current = list(weights)
-    for _ in range(WEISZFELD_STEPS):
-        distances = measures.distances_to(current)
+def _weiszfeld(weights: Sequence[float], norms: Sequence[float], measures: Measures) -> list[float]:
+    """From 0, where no update is so large that a few steps could not come back from it: the mean can be that far."""
+    smoothing = SMOOTHING * statistics.median(norms)
+    current, distances = [0.0] * len(weights), list(norms)
+    for step in range(WEISZFELD_STEPS):
+        if step:
+            distances = measures.distances_to(current)
         pulls = [weight / max(smoothing, distance) for weight, distance in zip(weights, distances, strict=True)]
         current = [pull / sum(pulls) for pull in pulls]
     return current

@@ -27,7 +27,7 @@ DATA_KEYS = {
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
         "bits_per_parameter metrics state"
     ),
-    "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients",
+    "aggregate": "path sha256 report federation round aggregate n_clients n_examples clients rejected",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
@@ -100,8 +100,10 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
     (tmp_path / "other.ledger").write_bytes(canonical.encode(released) + b"\n")
     out = ["--out", tmp_path / "out.safetensors"]
     train = ["client-train", played.package(0), "--client", "c", "--base", llama]
+    fold = ["aggregate", played.master(0), *played.updates(0), "--package", played.package(0)]
     cases = [
         (2, "usage", ["pack"]),
+        (2, "usage", [*fold, "--rule", "median", "--weighting", "examples", *out]),
         (2, "usage", ["quantize", played.master(0), "--bits", "7", *out]),
         (2, "usage", ["init", *out]),
         (2, "usage", ["inspect", "s3://bucket/file"]),
@@ -114,6 +116,8 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (4, "artifact", ["inspect", tmp_path / "there"]),
         (4, "artifact", ["pack", played.proxy(0), "--ledger", tmp_path / "bad.ledger", *out]),
         (5, "lineage", ["quantize", played.proxy(0), *out]),
+        (6, "gate-quorum", [*fold, "--min-clients", 3, *out]),
+        (6, "gate-quorum", [*fold, "--rule", "krum", "--n-malicious", 1, *out]),
         (7, "secrecy", ["pack", played.master(0), *out]),
         (7, "secrecy-release", ["pack", played.proxy(0), "--ledger", tmp_path / "other.ledger", *out]),
         (7, "secrecy", ["init", "--base", llama, "--out", "hf://org/repo/master.safetensors"]),

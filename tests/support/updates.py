@@ -100,7 +100,7 @@ def _trimmed(x: np.ndarray, f: int) -> np.ndarray:
 
 
 def _geometric_median(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    z = weights @ x
+    z = np.zeros(x.shape[1])
     floor = 1e-5 * np.median(np.linalg.norm(x, axis=1))
     for _ in range(8):
         b = weights / np.maximum(floor, np.linalg.norm(x - z, axis=1))
