@@ -13,6 +13,7 @@ from fedlpp_cli.adapters.proxy_tensors import tensor_name
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import ArtifactError, NotFiniteError
 from fedlpp_cli.quantization.layout import SCALES_BLOCK, packed_bytes
+from fedlpp_cli.quantization.levels import level_values
 from fedlpp_cli.records.headers import UpdateHeader
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ def _decode(
     bits = update.header.spec.quantize.bits
     if compiled:
         from fedlpp_cli.quantization.compiled import decode_patterns
-        from fedlpp_cli.quantization.kernels import FLOAT32
+        from fedlpp_cli.quantization.kernels import FLOAT32, dequantize_bytes
 
-        check_tail(torch.from_numpy(codes), len(out), bits)
-        decode_patterns(codes, scales, bits, block, FLOAT32, out.view(np.uint32), threads=1)
+        if bits == "8":  # every byte is a code, and nothing is left over
+            dequantize_bytes(codes, scales, level_values(bits), block, out)
+        else:
+            check_tail(torch.from_numpy(codes), len(out), bits)
+            decode_patterns(codes, scales, bits, block, FLOAT32, out.view(np.uint32), threads=1)
     else:
         from fedlpp_cli.quantization.codec import decode
 

@@ -21,8 +21,8 @@ from fedlpp_cli.quantization.codec import MIN_COMPILED
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader
 
-# Values in a window of all clients: 4 MB in float32, near enough for two passes over it.
-_WINDOW_VALUES: Final = 2**20
+# Values in a window of all clients: 8 MB in float32, near enough for two passes over it.
+_WINDOW_VALUES: Final = 2**21
 _MAX_BYTES: Final = 64 * 2**20
 
 Array = NDArray[Any]
@@ -74,10 +74,12 @@ class Stack:
         self._memory = threading.local()
 
     def windows(self) -> Iterator[Window]:
-        """All of them."""
+        """All of them; those of a component are as equal as can be."""
         for name, n_values in self.n_values.items():
-            for start in range(0, n_values, self._size):
-                yield Window(name, start, min(start + self._size, n_values), n_values)
+            n_windows = -(-n_values // self._size)
+            size = -(-n_values // (n_windows * WINDOW_UNIT)) * WINDOW_UNIT
+            for start in range(0, n_values, size):
+                yield Window(name, start, min(start + size, n_values), n_values)
 
     def run(
         self, work: Callable[[Window, Array], ResultT], windows: Iterator[Window] | None = None
