@@ -88,6 +88,24 @@ class LineageError(FedlppError):
     code = "lineage"
 
 
+class LayoutError(LineageError):
+    """Tensors that are not exactly those of the federation's adapter, by name, dtype and shape."""
+
+    code = "lineage-layout"
+
+
+class ReplayError(LineageError):
+    """An update of another federation, round, method or package."""
+
+    code = "lineage-replay"
+
+
+class OtherClientError(LineageError):
+    """An update of one client, trained on the package of another."""
+
+    code = "lineage-client"
+
+
 class DuplicateUpdateError(LineageError):
     """Two updates of one client in one round."""
 
@@ -99,6 +117,30 @@ class GateError(FedlppError):
 
     exit_code = 6
     code = "gate"
+
+
+class NotFiniteError(GateError):
+    """A number is NaN or infinity, in an update or in what would come out."""
+
+    code = "gate-not-finite"
+
+
+class NormError(GateError):
+    """An update's norm is above what its package allows."""
+
+    code = "gate-norm"
+
+
+class UnchangedError(GateError):
+    """An update is nothing but zeros."""
+
+    code = "gate-unchanged"
+
+
+class QuorumError(GateError):
+    """Fewer sound updates than was asked for, or than the rule needs."""
+
+    code = "gate-quorum"
 
 
 class SecrecyError(FedlppError):

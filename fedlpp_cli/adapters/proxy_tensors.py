@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
-from fedlpp_cli.errors import ArtifactError, GateError, LineageError
+from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
 from fedlpp_cli.records.headers import ProxyHeader, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
@@ -52,14 +52,14 @@ def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) 
         shape: as the master has it; an update does not state it.
 
     Raises:
-        GateError: numbers or scales that are not finite.
+        NotFiniteError: numbers or scales that are not finite.
         ArtifactError: codes that no tensor gives.
     """
     parts = _read_parts(update, component, shape, update.header.spec.quantize)
     for part, tensor in parts.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             name = tensor_name(component, part)
-            raise GateError(f"{update.path}: tensor {name!r} has values that are not finite")
+            raise NotFiniteError(f"{update.path}: tensor {name!r} has values that are not finite")
     return _dequantize(update, component, parts, shape)
 
 
@@ -83,17 +83,15 @@ def check_same_layout(found: Layout, expected: Layout, *, source: str) -> None:
     """Refuse tensors that are not exactly the expected ones, by name, dtype and shape.
 
     Raises:
-        LineageError: naming the first difference.
+        LayoutError: naming the first difference.
     """
     for name in sorted({*found, *expected}):
         if name not in found:
-            raise LineageError(f"{source}: tensor {name!r} is missing")
+            raise LayoutError(f"{source}: tensor {name!r} is missing")
         if name not in expected:
-            raise LineageError(f"{source}: tensor {name!r} is not part of this federation's adapter")
+            raise LayoutError(f"{source}: tensor {name!r} is not part of this federation's adapter")
         if found[name] != expected[name]:
-            raise LineageError(
-                f"{source}: tensor {name!r} is {_spell(found[name])}, {_spell(expected[name])} is needed"
-            )
+            raise LayoutError(f"{source}: tensor {name!r} is {_spell(found[name])}, {_spell(expected[name])} is needed")
 
 
 Rounded = TensorFile[ProxyHeader] | TensorFile[UpdateHeader]

@@ -1,4 +1,4 @@
-"""The fold of a round: names outside, clients inside, float64, in the order of the updates' sha256.
+"""The fold of a round: clip, let the rule decide how much each client counts, and fold the updates by windows.
 
 Peak memory is a few tensors, whatever the number of clients; the order is that of the updates' content, so neither
 file names nor the order in which updates came in can change a bit of the result.
@@ -7,71 +7,95 @@ file names nor the order in which updates came in can change a bit of the result
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.proxy_tensors import read_component, read_update
+from fedlpp_cli.adapters.proxy_tensors import read_component
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
+from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.optimizer_state import next_tensors
+from fedlpp_cli.aggregation.rules import Plan, check_numbers, clip_factors, make_plan
+from fedlpp_cli.aggregation.stack import Stack, Update
+from fedlpp_cli.aggregation.weights import client_weights
 from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import check_finite
-from fedlpp_cli.records.headers import MasterHeader, ProxyHeader, UpdateHeader
-from fedlpp_cli.records.specs import AggregateSpec, Weighting
+from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
+from fedlpp_cli.records.specs import AggregateSpec
 
 
-def client_weights(n_examples: Sequence[int], *, weighting: Weighting, max_examples: int | None) -> list[float]:
-    """Weights that sum to 1.
-
-    Args:
-        n_examples: what each client says it trained on.
-        weighting: by examples, or all equal.
-        max_examples: counts above it count as it, since clients report them themselves.
-    """
-    match weighting:
-        case "examples":
-            counts = [min(count, max_examples or count) for count in n_examples]
-        case "equal":
-            counts = [1] * len(n_examples)
-    return [count / sum(counts) for count in counts]
-
-
-@dataclass(slots=True)
+@dataclass
 class Fold:
     """A round ready to be folded: checked and open, updates in order of their sha256 with the norms they have.
 
-    Squares and products are summed up while `values` runs.
+    `reference` is the owner's own update and its norm, for the rule that compares with it. Squares and products are
+    summed up while `values` runs.
     """
 
     master: TensorFile[MasterHeader]
     proxy: TensorFile[ProxyHeader]
-    updates: Sequence[TensorFile[UpdateHeader]]
+    updates: Sequence[Update]
     norms: Sequence[float]
     spec: AggregateSpec
-    weights: list[float] = field(init=False)
-    products: list[float] = field(init=False)
+    reference: tuple[Update, float] | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
     magnitudes: Magnitudes = field(default_factory=Magnitudes, init=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self.spec, len(self.updates))
         counts = [update.header.spec.metrics.n_examples for update in self.updates]
-        self.weights = client_weights(counts, weighting=self.spec.weighting, max_examples=self.spec.max_examples)
-        self.products = [0.0] * len(self.updates)
+        self._weights = client_weights(
+            counts,
+            weighting=self.spec.weighting,
+            max_examples=self.spec.max_examples,
+            max_share=self.spec.max_share,
+        )
+        self.clip_factors = clip_factors(self.spec, self.norms)
+        self._folding: Folding | None = None
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Component to shape."""
+        return components_of(self.master)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each client counts in the result."""
+        return self.plan.weights
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the rule says of these updates; some rules read all of them for it, several times.
+
+        Raises:
+            GateError: as `make_plan`.
+        """
+        norms = [norm * factor for norm, factor in zip(self.norms, self.clip_factors, strict=True)]
+        if self.reference is None:
+            measures = StackMeasures(self._stack(self.updates), self.clip_factors, self.norms)
+        else:
+            update, norm = self.reference
+            stack = self._stack([*self.updates, update])
+            measures = StackMeasures(stack, [*self.clip_factors, 1.0], [*self.norms, norm])
+        return make_plan(self.spec, self._weights, norms, measures)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
         """Name and float32 value of every tensor of the next master, a component and then its state.
 
         Raises:
-            GateError: a value that is not finite.
+            GateError: a value that is not finite, or as `plan`.
         """
-        for name in components_of(self.master):
+        self._folding = Folding(self._stack(self.updates), self.clip_factors, self.plan)
+        for name, result in self._folding.results(self.shapes):
+            mean = torch.from_numpy(result)
             theta = self.master.read(name).to(torch.float64)
             proxy = read_component(self.proxy, name).to(torch.float64)
-            mean = self._mean(name)
             tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
-            self.mean_squares += float(mean.square().sum())
+            self.mean_squares = self._folding.squares
             self.step_squares += float((tensors[name] - theta).square().sum())
             if self.spec.server_optimizer != "sgd":
                 self.magnitudes.add(mean)
@@ -81,18 +105,14 @@ class Fold:
                 yield tensor_name, rounded
 
     def cosines(self) -> list[float | None]:
-        """Cosine of each update with the mean, after `values`; None before, or where the mean is zero."""
+        """Cosine of each update with the result, after `values`; None before, or where the result is zero."""
         mean_norm = math.sqrt(self.mean_squares)
+        if self._folding is None or not mean_norm:
+            return [None] * len(self.updates)
         return [
-            product / (norm * mean_norm) if mean_norm else None
-            for product, norm in zip(self.products, self.norms, strict=True)
+            float(product) / (norm * mean_norm)
+            for product, norm in zip(self._folding.products, self.norms, strict=True)
         ]
 
-    def _mean(self, name: str) -> Tensor:
-        shape = self.master.tensors[name].shape
-        mean = torch.zeros(shape, dtype=torch.float64)
-        for update, weight in zip(self.updates, self.weights, strict=True):
-            mean.add_(read_update(update, name, shape).to(torch.float64), alpha=weight)
-        for index, update in enumerate(self.updates):
-            self.products[index] += float((read_update(update, name, shape).to(torch.float64) * mean).sum())
-        return mean
+    def _stack(self, updates: Sequence[Update]) -> Stack:
+        return Stack(updates, self.shapes, threads=torch.get_num_threads())

@@ -1,13 +1,17 @@
 """What must be true of every update before any arithmetic."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout, read_update
+from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
-from fedlpp_cli.errors import DuplicateUpdateError, FedlppError, GateError, LineageError
-from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.errors import (
+    DuplicateUpdateError,
+    FedlppError,
+    LineageError,
+    OtherClientError,
+    ReplayError,
+)
 from fedlpp_cli.records.headers import MasterHeader, PackageHeader, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
 
@@ -26,18 +30,19 @@ def check_lineage(
         packages: sha256 to manifest of the packages that went out in this round.
 
     Raises:
-        LineageError: other federation, round, method, package, client, rounding or layout.
+        ReplayError: other federation, round, method or package.
+        OtherClientError, LayoutError, LineageError: other client, layout or rounding.
     """
     source, header = str(update.path), update.header
     if header.federation != federation:
-        raise LineageError(f"{source}: of federation {(header.federation or '')[:12]}…, this one is {federation[:12]}…")
+        raise ReplayError(f"{source}: of federation {(header.federation or '')[:12]}…, this one is {federation[:12]}…")
     if header.round != master.header.round:
-        raise LineageError(f"{source}: of round {header.round}, the master is of round {master.header.round}")
+        raise ReplayError(f"{source}: of round {header.round}, the master is of round {master.header.round}")
     if header.method != master.header.method:
-        raise LineageError(f"{source}: of method {header.method!r}, the master has {master.header.method!r}")
+        raise ReplayError(f"{source}: of method {header.method!r}, the master has {master.header.method!r}")
     package = packages.get(header.parent("package") or "")
     if package is None:
-        raise LineageError(f"{source}: trained on a package other than those of this round")
+        raise ReplayError(f"{source}: trained on a package other than those of this round")
     check_answers(header, package, source=source)
     expected = proxy_layout(components_of(master), header.spec.quantize)
     check_same_layout(layout_of(update.tensors), expected, source=source)
@@ -48,10 +53,13 @@ def check_answers(update: UpdateHeader, package: PackageHeader, *, source: str) 
     """Refuse an update that is not what its package asked for.
 
     Raises:
-        LineageError: of another client, or rounded in another way.
+        OtherClientError: of another client.
+        LineageError: rounded in another way.
     """
     if package.spec.client not in (None, update.spec.client):
-        raise LineageError(f"{source}: of {update.spec.client!r}, trained on the package of {package.spec.client!r}")
+        raise OtherClientError(
+            f"{source}: of {update.spec.client!r}, trained on the package of {package.spec.client!r}"
+        )
     for field in QuantSpec.__struct_fields__:
         found, asked = getattr(update.spec.quantize, field), getattr(package.spec.update, field)
         if found != asked:
@@ -70,29 +78,6 @@ def check_duplicates(updates: Sequence[Update]) -> None:
         if client in seen:
             raise DuplicateUpdateError(f"{update.path} and {seen[client].path}: two updates of client {client!r}")
         seen[client] = update
-
-
-def update_norm(update: Update, shapes: Mapping[str, Shape], max_update_norm: float | None) -> float:
-    """L2 norm over all components, float64 inside.
-
-    Args:
-        update: its layout has been checked.
-        shapes: component to shape.
-        max_update_norm: the package's limit, None for none.
-
-    Raises:
-        GateError: a value or a scale that is not finite, all zeros, or a norm above the limit.
-        ArtifactError: codes that no tensor gives.
-    """
-    squares = 0.0
-    for name, shape in shapes.items():
-        squares += read_update(update, name, shape).double().square().sum().item()
-    norm = math.sqrt(squares)
-    if norm == 0.0:
-        raise GateError(f"{update.path}: all values are zero, nothing was trained")
-    if max_update_norm is not None and norm > max_update_norm:
-        raise GateError(f"{update.path}: norm {norm:.4g}, the package allows {max_update_norm:.4g}")
-    return norm
 
 
 def refuse_all(problems: Sequence[FedlppError], n_updates: int) -> None:

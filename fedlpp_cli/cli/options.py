@@ -9,7 +9,6 @@ from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
-    AggregateSpec,
     BaseFormat,
     BaseQuantSpec,
     Bits,
@@ -22,11 +21,9 @@ from fedlpp_cli.records.specs import (
     ScaleRounding,
     ScaleType,
     Schedule,
-    ServerOptimizer,
     TaskKind,
     TaskSpec,
     TrainSpec,
-    Weighting,
 )
 
 ADAPTER = "Adapter"
@@ -34,14 +31,11 @@ TASK = "Task"
 ROUNDING = "Rounding"
 RECIPE = "Recipe"
 UPDATE = "Update"
-OPTIMIZER = "Server optimizer"
 DATA = "Data"
 SCORING = "Scoring"
 
 
-def _of(
-    spec: type[Record] | Record, field: str, text: str, *, panel: str | None = None, flag: str | None = None
-) -> Any:
+def of(spec: type[Record] | Record, field: str, text: str, *, panel: str | None = None, flag: str | None = None) -> Any:
     """An option for a record's field: None where it is not given, the record's default in the help."""
     default = getattr(spec if isinstance(spec, Record) else _defaults(spec), field, None)
     shown = default if isinstance(default, str | int | float) and not isinstance(default, bool) else None
@@ -99,14 +93,14 @@ SeedOpt = Annotated[
 ]
 
 # TaskSpec
-TaskOpt = Annotated[TaskKind | None, _of(TaskSpec, "kind", "What the model learns.", panel=TASK, flag="--task")]
-MaxLengthOpt = Annotated[int | None, _of(TaskSpec, "max_length", "Tokens of a row that are used.", panel=TASK)]
-LabelsOpt = Annotated[str | None, _of(TaskSpec, "labels", "Classes of seq-cls, such as yes,no,unsure.", panel=TASK)]
+TaskOpt = Annotated[TaskKind | None, of(TaskSpec, "kind", "What the model learns.", panel=TASK, flag="--task")]
+MaxLengthOpt = Annotated[int | None, of(TaskSpec, "max_length", "Tokens of a row that are used.", panel=TASK)]
+LabelsOpt = Annotated[str | None, of(TaskSpec, "labels", "Classes of seq-cls, such as yes,no,unsure.", panel=TASK)]
 
 # LoraSpec
-RankOpt = Annotated[int | None, _of(LoraSpec, "rank", "Rank of the factors.", panel=ADAPTER)]
-AlphaOpt = Annotated[float | None, _of(LoraSpec, "alpha", "Scaling is alpha / rank.", panel=ADAPTER)]
-DropoutOpt = Annotated[float | None, _of(LoraSpec, "dropout", "Dropout in front of the factors.", panel=ADAPTER)]
+RankOpt = Annotated[int | None, of(LoraSpec, "rank", "Rank of the factors.", panel=ADAPTER)]
+AlphaOpt = Annotated[float | None, of(LoraSpec, "alpha", "Scaling is alpha / rank.", panel=ADAPTER)]
+DropoutOpt = Annotated[float | None, of(LoraSpec, "dropout", "Dropout in front of the factors.", panel=ADAPTER)]
 UseRsloraOpt = Annotated[
     bool | None,
     typer.Option("--use-rslora", help="Scaling is alpha / sqrt(rank).", rich_help_panel=ADAPTER, show_default=False),
@@ -133,11 +127,12 @@ ModulesToSaveOpt = Annotated[
 ]
 
 # QuantSpec, BaseQuantSpec
-BitsOpt = Annotated[Bits | None, _of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
-BlockOpt = Annotated[int | None, _of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
-ScaleOpt = Annotated[ScaleType | None, _of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
+BitsOpt = Annotated[Bits | None, of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
+BlockOpt = Annotated[int | None, of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
+ScaleOpt = Annotated[ScaleType | None, of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
 RoundingOpt = Annotated[
-    Rounding | None, _of(QuantSpec, "rounding", "The nearest level, or a draw between the two around.", panel=ROUNDING)
+    Rounding | None,
+    of(QuantSpec, "rounding", "The nearest level, or a draw between the two around.", panel=ROUNDING),
 ]
 RoundingSeedOpt = Annotated[
     str | None,
@@ -151,15 +146,15 @@ RoundingSeedOpt = Annotated[
 ]
 ScaleRoundingOpt = Annotated[
     ScaleRounding | None,
-    _of(QuantSpec, "scale_rounding", "up hides each block's largest weight; fit loses least.", panel=ROUNDING),
+    of(QuantSpec, "scale_rounding", "up hides each block's largest weight; fit loses least.", panel=ROUNDING),
 ]
 BaseFormatOpt = Annotated[
     BaseFormat | None,
-    _of(BaseQuantSpec, "format", "Format of a private base.", panel=ROUNDING, flag="--base-format"),
+    of(BaseQuantSpec, "format", "Format of a private base.", panel=ROUNDING, flag="--base-format"),
 ]
 BaseBlockOpt = Annotated[
     int | None,
-    _of(BaseQuantSpec, "block", "Weights of a private base that share a scale.", panel=ROUNDING, flag="--base-block"),
+    of(BaseQuantSpec, "block", "Weights of a private base that share a scale.", panel=ROUNDING, flag="--base-block"),
 ]
 BaseKeepOpt = Annotated[
     list[str] | None,
@@ -195,39 +190,39 @@ EpochsOpt = Annotated[
         "--epochs", help="Passes over the data, instead of steps.", show_default=False, rich_help_panel=RECIPE
     ),
 ]
-BatchSizeOpt = Annotated[int | None, _of(TrainSpec, "batch_size", "Rows in a batch.", panel=RECIPE)]
+BatchSizeOpt = Annotated[int | None, of(TrainSpec, "batch_size", "Rows in a batch.", panel=RECIPE)]
 GradientAccumulationOpt = Annotated[
-    int | None, _of(TrainSpec, "gradient_accumulation", "Batches in a step.", panel=RECIPE)
+    int | None, of(TrainSpec, "gradient_accumulation", "Batches in a step.", panel=RECIPE)
 ]
-OptimizerOpt = Annotated[Optimizer | None, _of(TrainSpec, "optimizer", "Started anew in each round.", panel=RECIPE)]
-LearningRateOpt = Annotated[float | None, _of(TrainSpec, "learning_rate", "Highest learning rate.", panel=RECIPE)]
-WeightDecayOpt = Annotated[float | None, _of(TrainSpec, "weight_decay", "Weight decay.", panel=RECIPE)]
-MomentumOpt = Annotated[float | None, _of(TrainSpec, "momentum", "Momentum of sgd.", panel=RECIPE)]
-ScheduleOpt = Annotated[Schedule | None, _of(TrainSpec, "schedule", "Learning rate after the warm-up.", panel=RECIPE)]
-WarmupOpt = Annotated[float | None, _of(TrainSpec, "warmup", "Share of steps over which it rises.", panel=RECIPE)]
+OptimizerOpt = Annotated[Optimizer | None, of(TrainSpec, "optimizer", "Started anew in each round.", panel=RECIPE)]
+LearningRateOpt = Annotated[float | None, of(TrainSpec, "learning_rate", "Highest learning rate.", panel=RECIPE)]
+WeightDecayOpt = Annotated[float | None, of(TrainSpec, "weight_decay", "Weight decay.", panel=RECIPE)]
+MomentumOpt = Annotated[float | None, of(TrainSpec, "momentum", "Momentum of sgd.", panel=RECIPE)]
+ScheduleOpt = Annotated[Schedule | None, of(TrainSpec, "schedule", "Learning rate after the warm-up.", panel=RECIPE)]
+WarmupOpt = Annotated[float | None, of(TrainSpec, "warmup", "Share of steps over which it rises.", panel=RECIPE)]
 MaxGradNormOpt = Annotated[
-    float | None, _of(TrainSpec, "max_grad_norm", "Clip gradients to it; 0 clips nothing.", panel=RECIPE)
+    float | None, of(TrainSpec, "max_grad_norm", "Clip gradients to it; 0 clips nothing.", panel=RECIPE)
 ]
-ComputeOpt = Annotated[ComputeType | None, _of(TrainSpec, "compute", "Arithmetic of the base.", panel=RECIPE)]
+ComputeOpt = Annotated[ComputeType | None, of(TrainSpec, "compute", "Arithmetic of the base.", panel=RECIPE)]
 ProximalMuOpt = Annotated[
-    float | None, _of(TrainSpec, "proximal_mu", "FedProx: pull towards the proxy; 0 does not.", panel=RECIPE)
+    float | None, of(TrainSpec, "proximal_mu", "FedProx: pull towards the proxy; 0 does not.", panel=RECIPE)
 ]
 MaxUpdateNormOpt = Annotated[
-    float | None, _of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
+    float | None, of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
 ]
 
 # QuantSpec of updates
 UpdateBitsOpt = Annotated[
     Bits | None,
-    _of(FULL_PRECISION, "bits", "Bits a number of an update; full leaves float32.", panel=UPDATE, flag="--update-bits"),
+    of(FULL_PRECISION, "bits", "Bits a number of an update; full leaves float32.", panel=UPDATE, flag="--update-bits"),
 ]
 UpdateBlockOpt = Annotated[
     int | None,
-    _of(FULL_PRECISION, "block", "Numbers of an update that share a scale.", panel=UPDATE, flag="--update-block"),
+    of(FULL_PRECISION, "block", "Numbers of an update that share a scale.", panel=UPDATE, flag="--update-block"),
 ]
 UpdateScaleOpt = Annotated[
     ScaleType | None,
-    _of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
+    of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
 ]
 UpdateScaleRoundingOpt = Annotated[
     ScaleRounding | None,
@@ -237,25 +232,6 @@ UpdateScaleRoundingOpt = Annotated[
         show_default="fit",
         rich_help_panel=UPDATE,
     ),
-]
-
-# AggregateSpec
-UpdateRuleOpt = Annotated[int | None, _of(AggregateSpec, "update_rule", "1: theta + eta d; 2 to 4: see the docs.")]
-ServerLearningRateOpt = Annotated[float | None, _of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
-WeightingOpt = Annotated[Weighting | None, _of(AggregateSpec, "weighting", "Weights of the clients.")]
-MaxExamplesOpt = Annotated[int | None, _of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
-NRoundsOpt = Annotated[int | None, _of(AggregateSpec, "n_rounds", "Planned rounds; update rule 4 needs them.")]
-ServerOptimizerOpt = Annotated[
-    ServerOptimizer | None,
-    _of(AggregateSpec, "server_optimizer", "Takes the mean update for its gradient; sgd adds it.", panel=OPTIMIZER),
-]
-Beta1Opt = Annotated[float | None, _of(AggregateSpec, "beta1", "Decay of its momentum.", panel=OPTIMIZER)]
-Beta2Opt = Annotated[
-    float | None, _of(AggregateSpec, "beta2", "Decay of adam's and yogi's second moment.", panel=OPTIMIZER)
-]
-TauOpt = Annotated[
-    float | None,
-    _of(AggregateSpec, "tau", "Joins the root of the second moment: below it changes stay small.", panel=OPTIMIZER),
 ]
 
 # Data and scoring
@@ -273,8 +249,8 @@ SplitOpt = Annotated[
     str | None,
     typer.Option("--split", help="Of a data set that has several.", show_default="train", rich_help_panel=DATA),
 ]
-EvaluateBatchSizeOpt = Annotated[int | None, _of(EvaluateSpec, "batch_size", "Rows in a batch.", panel=SCORING)]
-LimitOpt = Annotated[int | None, _of(EvaluateSpec, "limit", "Score only the first rows.", panel=SCORING)]
+EvaluateBatchSizeOpt = Annotated[int | None, of(EvaluateSpec, "batch_size", "Rows in a batch.", panel=SCORING)]
+LimitOpt = Annotated[int | None, of(EvaluateSpec, "limit", "Score only the first rows.", panel=SCORING)]
 GenerateOpt = Annotated[
     bool | None,
     typer.Option(
@@ -284,5 +260,5 @@ GenerateOpt = Annotated[
         rich_help_panel=SCORING,
     ),
 ]
-NumBeamsOpt = Annotated[int | None, _of(EvaluateSpec, "num_beams", "Beams; 1 decodes greedily.", panel=SCORING)]
-MaxNewTokensOpt = Annotated[int | None, _of(EvaluateSpec, "max_new_tokens", "Tokens to decode at most.", panel=SCORING)]
+NumBeamsOpt = Annotated[int | None, of(EvaluateSpec, "num_beams", "Beams; 1 decodes greedily.", panel=SCORING)]
+MaxNewTokensOpt = Annotated[int | None, of(EvaluateSpec, "max_new_tokens", "Tokens to decode at most.", panel=SCORING)]

@@ -98,7 +98,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
     spec = result.aggregate
     yield _facts([
         ("round", f"{result.round - 1} -> {result.round}"),
-        ("rule", f"update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
+        ("rule", f"{_rule(spec)}update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
         ("optimizer", _optimizer_text(result)),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
@@ -109,13 +109,28 @@ def _aggregate(result: Any) -> Iterable[Block]:
             one.n_examples,
             f"{one.weight:.3f}",
             _number(one.update_norm),
+            _number(one.product_norm),
+            None if one.clip_factor == 1 else f"{one.clip_factor:.3g}",
             _number(one.cosine),
             f"{one.loss_first:.4f}",
             f"{one.loss_last:.4f}",
         )
         for one in sorted(result.clients, key=lambda one: one.client)
     )
-    yield _table(("client", "examples", "weight", "norm", "cosine", "loss first", "loss last"), rows)
+    head = ("client", "examples", "weight", "norm", "of B A", "clipped", "cosine", "loss first", "loss last")
+    yield _table(head, rows)
+    if result.rejected:
+        left_out = [(one.client or "?", one.code, one.path, one.reason) for one in result.rejected]
+        yield _table(("left out", "code", "file", "reason"), left_out, text_columns=4)
+
+
+def _rule(spec: Any) -> str:
+    """What is not the plain mean."""
+    clips = "clipped to the median norm, " if spec.clip_to_median else ""
+    if spec.clip_norm is not None:
+        clips += f"{'radius' if spec.rule == 'centered-clipping' else 'clipped to'} {spec.clip_norm:g}, "
+    against = f" with {spec.n_malicious} malicious" if spec.n_malicious else ""
+    return ("" if spec.rule == "mean" else f"{spec.rule}{against}, ") + clips
 
 
 def _optimizer_text(result: Any) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
@@ -114,7 +115,7 @@ def _model(
     """What the master says or would say, component to shape, and a folder with the model's tokenizer."""
     if master is not None:
         with TensorFile(master, MasterHeader) as opened:
-            shapes = {name: info.shape for name, info in opened.tensors.items()}
+            shapes = components_of(opened)
             spec = opened.header.spec
         if not spec.model.base.private:
             return spec, shapes, public_base_folder(spec.model.base, federation.base)

@@ -255,6 +255,16 @@ def dequantize_chunks(
 
 
 @compiled
+def dequantize_bytes(codes: Array, scales: Array, levels: Array, block: int, out: Array) -> None:
+    """Float32 values `(n,)` of 8-bit codes, one a byte: `dequantize_chunks` without packing to undo."""
+    for start in range(0, out.size, block):
+        scale = scales[start // block]
+        target, found = out[start : start + block], codes[start : start + block]
+        for i in range(target.size):
+            target[i] = levels[found[i]] * scale
+
+
+@compiled
 def _rounded(bits: np.uint32, kind: int) -> np.uint32:
     """The pattern in bfloat16 of a finite float32 pattern; the same for FLOAT32."""
     if kind == BFLOAT16:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fedlpp_cli.errors import GateError
+from fedlpp_cli.errors import GateError, NotFiniteError
 from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import dynamic_map
 from fedlpp_cli.quantization.codec import decode, encode
@@ -73,12 +73,12 @@ def check_finite(values: Tensor, *, name: str) -> None:
     """Refuse NaN and infinity.
 
     Raises:
-        GateError: naming the tensor and the first bad element.
+        NotFiniteError: naming the tensor and the first bad element.
     """
     finite = values.isfinite()
     if not finite.all():
         index = (~finite).nonzero()[0].tolist()
-        raise GateError(f"{name}: element {index} is {values[tuple(index)].item()}, finite values are needed")
+        raise NotFiniteError(f"{name}: element {index} is {values[tuple(index)].item()}, finite values are needed")
 
 
 def _scales(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:

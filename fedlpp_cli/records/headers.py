@@ -12,13 +12,19 @@ from msgspec import Meta
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.record import Count, Digest, FileName, PartyName, Record, TensorName, read_record, to_plain
+from fedlpp_cli.records.reports import (  # noqa: F401 - what reports are made of is found here too
+    AggregateReport,
+    ClientContribution,
+    EvaluateReport,
+    EvaluateRow,
+    RejectedUpdate,
+)
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
     AggregateSpec,
     BaseQuantSpec,
     ModelSpec,
     QuantSpec,
-    TaskSpec,
     TrainMetrics,
     TrainSpec,
     WeightRole,
@@ -186,52 +192,6 @@ class StateHeader(Header, frozen=True, kw_only=True, tag="state"):
     """Client only: what it keeps between rounds. `<component>.residual`: what rounding took from its last update."""
 
     spec: StateSpec
-
-
-class ClientContribution(Record, frozen=True, kw_only=True):
-    """One client's part in an aggregate. `cosine`: between its update and the mean."""
-
-    client: PartyName
-    update: Digest
-    n_examples: Count
-    weight: float
-    update_norm: float
-    cosine: float | None
-    loss_first: float
-    loss_last: float
-
-
-class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
-    """How a round was aggregated. `median_change`: of the mean's absolute values, where an optimizer looks at them."""
-
-    aggregate: AggregateSpec
-    n_clients: Count
-    n_tensors: Count
-    n_parameters: Count
-    mean_norm: float
-    step_norm: float
-    median_change: float | None = None
-    clients: tuple[ClientContribution, ...]
-
-
-class EvaluateRow(Record, frozen=True, kw_only=True):
-    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone."""
-
-    model: str
-    artifact: Digest | None
-    detail: str
-    scores: dict[str, float]
-
-
-class EvaluateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="evaluate"):
-    """Scores of several models on the same rows with the same decoding."""
-
-    task: TaskSpec
-    data: Digest
-    n_examples: Count
-    n_cut: Count
-    generation: dict[str, int]
-    rows: tuple[EvaluateRow, ...]
 
 
 class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):

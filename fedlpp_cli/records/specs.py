@@ -187,10 +187,11 @@ class TrainSpec(Record, frozen=True, kw_only=True):
 class AggregateSpec(Record, frozen=True, kw_only=True):
     """How updates become the next master. Update rules 1 to 4: `aggregation/update_rules.py`.
 
-    `weighting` "equal" is FedLPP's; "examples" trusts the counts that clients report, up to `max_examples` each. `rule`
-    is how updates become one (`aggregation/rules.py`); `n_malicious` of the clients may be against it. In front of it
-    norms may be clipped, to `clip_norm` or to the round's median. `server_optimizer` takes what comes out for a
-    gradient (`aggregation/server_optimizers.py`).
+    `weighting` "equal" is FedLPP's; "examples" trusts the numbers that clients report, up to `max_examples` each, and
+    up to `max_share` of the whole. `rule` is how updates become one (`aggregation/rules.py`); `n_malicious` of the
+    clients may be against it. In front of it norms may be clipped, to `clip_norm` or to the round's median.
+    `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). With `min_clients`
+    sound updates the others are left out; without that number all must be sound.
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1
@@ -206,7 +207,7 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     tau: PositiveFloat = 1e-3
-    min_clients: PositiveInt = 1
+    min_clients: PositiveInt | None = None
     max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:

@@ -4,30 +4,32 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import torch
+
 from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout, n_parameters, steps_after
 from fedlpp_cli.aggregation.fold import Fold
-from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all, update_norm
+from fedlpp_cli.aggregation.products import product_norms
+from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.run_folder import report_beside
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
-from fedlpp_cli.errors import FedlppError, LineageError, UsageError
+from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import (
-    AggregateReport,
-    ClientContribution,
     MasterHeader,
     MasterSpec,
     ReportHeader,
-    UpdateHeader,
 )
 from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.reports import AggregateReport, ClientContribution, RejectedUpdate
 from fedlpp_cli.records.specs import AggregateSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.inputs import RefLike, check_parent, federation_of, open_tensors
+from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
 from fedlpp_cli.steps.packages import OpenPackage, open_package
 
 
@@ -49,6 +51,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
+    rejected: tuple[Rejection, ...]
 
 
 def aggregate(
@@ -58,6 +61,7 @@ def aggregate(
     packages: Sequence[RefLike],
     out: RefLike,
     spec: AggregateSpec | None = None,
+    reference: RefLike | None = None,
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -72,15 +76,17 @@ def aggregate(
         updates: what the clients sent.
         packages: what was sent to them: one for all, or one for each.
         out: where the next master goes: a path of the owner's.
-        spec: update rule, server's learning rate, weighting.
+        spec: rule, clipping, update rule, server's learning rate, weighting, and how many updates must be sound.
+        reference: the owner's own update, trained on one of the packages, for rule "fltrust".
         force: replace an existing output.
         dry_run: check everything and write nothing.
         on_progress: told what is going on.
 
     Raises:
         LineageError: an update of another federation, round, package, rounding or layout; a second one of a client.
-        GateError: values that are not finite, nothing but zeros, or a norm above the package's limit.
+        GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
+        UsageError: a spec whose parts do not go together.
         SecrecyError: `out` is on the Hub.
         UsageError: more updates than this system lets a process open.
     """
@@ -94,9 +100,16 @@ def aggregate(
         if spec.update_rule == 4 and opened.header.round >= (spec.n_rounds or 0):
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = _open_sent(files, opened, packages)
-        fold = _open_fold(files, opened, sent, updates, spec, on_progress)
+        check_options(spec, has_reference=reference is not None)
+        threads = torch.get_num_threads()
+        intake = take_in(
+            files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
+        )
+        own = None if reference is None else take_reference(files, reference, opened, sent, intake.updates)
+        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own)
+        products = product_norms(fold.updates, fold.proxy, fold.shapes, threads=threads)
         if dry_run:
-            return _result(fold, path=str(target))
+            return _result(fold, _contributions(fold, products), intake, path=str(target))
         header = _next_header(fold, sent)
         layout = master_layout(components_of(opened), MOMENTS[spec.server_optimizer])
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
@@ -105,8 +118,9 @@ def aggregate(
                 on_progress("aggregating", number, len(layout))
         report = report_beside(place.path)
         sha256 = sha256_of_file(place.path)
-        write_report(report, _report(fold, header, sha256), private=True, force=True)
-        return _result(fold, path=str(target), sha256=sha256, report=str(report))
+        clients = _contributions(fold, products)
+        write_report(report, _report(fold, clients, intake, header, sha256), private=True, force=True)
+        return _result(fold, clients, intake, path=str(target), sha256=sha256, report=str(report))
 
 
 def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Sequence[RefLike]) -> list[OpenPackage]:
@@ -121,34 +135,9 @@ def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Seq
     return sent
 
 
-def _open_fold(
-    files: ExitStack,
-    master: TensorFile[MasterHeader],
-    sent: Sequence[OpenPackage],
-    updates: Sequence[RefLike],
-    spec: AggregateSpec,
-    on_progress: Progress,
-) -> Fold:
-    manifests = {package.folder.sha256: package.folder.header for package in sent}
-    accepted: list[tuple[TensorFile[UpdateHeader], float]] = []
-    problems: list[FedlppError] = []
-    shapes = components_of(master)
-    for number, ref in enumerate(updates, start=1):
-        try:
-            update = files.enter_context(open_tensors(ref, UpdateHeader))
-            package = check_lineage(update, master, federation_of(master), manifests)
-            accepted.append((update, update_norm(update, shapes, package.spec.train.max_update_norm)))
-        except FedlppError as problem:
-            problems.append(problem)
-        on_progress("checking updates", number, len(updates))
-    refuse_all(problems, len(updates))
-    check_duplicates([update for update, _ in accepted])
-    accepted.sort(key=lambda pair: pair[0].sha256)
-    return Fold(master, sent[0].proxy, [update for update, _ in accepted], [norm for _, norm in accepted], spec)
-
-
 def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
     before = fold.master.header.spec
+    reference = {} if fold.reference is None else {"reference": (fold.reference[0].sha256,)}
     return MasterHeader(
         federation=federation_of(fold.master),
         round=fold.master.header.round + 1,
@@ -156,6 +145,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             "master": (fold.master.sha256,),
             "package": tuple(sorted({package.folder.sha256 for package in sent})),
             "update": tuple(update.sha256 for update in fold.updates),
+            **reference,
         },
         spec=MasterSpec(
             model=before.model,
@@ -168,7 +158,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
     )
 
 
-def _contributions(fold: Fold) -> tuple[ClientContribution, ...]:
+def _contributions(fold: Fold, products: Sequence[float]) -> tuple[ClientContribution, ...]:
     return tuple(
         ClientContribution(
             client=update.header.spec.client,
@@ -176,15 +166,21 @@ def _contributions(fold: Fold) -> tuple[ClientContribution, ...]:
             n_examples=update.header.spec.metrics.n_examples,
             weight=six_digits(weight),
             update_norm=six_digits(norm),
+            clip_factor=six_digits(factor),
+            product_norm=six_digits(product),
             cosine=None if cosine is None else six_digits(cosine),
             loss_first=update.header.spec.metrics.loss_first,
             loss_last=update.header.spec.metrics.loss_last,
         )
-        for update, weight, norm, cosine in zip(fold.updates, fold.weights, fold.norms, fold.cosines(), strict=True)
+        for update, weight, norm, factor, product, cosine in zip(
+            fold.updates, fold.weights, fold.norms, fold.clip_factors, products, fold.cosines(), strict=True
+        )
     )
 
 
-def _report(fold: Fold, header: MasterHeader, sha256: str) -> ReportHeader:
+def _report(
+    fold: Fold, clients: tuple[ClientContribution, ...], intake: Intake, header: MasterHeader, sha256: str
+) -> ReportHeader:
     return ReportHeader(
         federation=header.federation,
         round=header.round,
@@ -197,12 +193,27 @@ def _report(fold: Fold, header: MasterHeader, sha256: str) -> ReportHeader:
             mean_norm=six_digits(math.sqrt(fold.mean_squares)),
             step_norm=six_digits(math.sqrt(fold.step_squares)),
             median_change=fold.magnitudes.median(),
-            clients=_contributions(fold),
+            clients=clients,
+            rejected=tuple(_without_path(one) for one in intake.rejected),
         ),
     )
 
 
-def _result(fold: Fold, *, path: str, sha256: str | None = None, report: str | None = None) -> AggregateResult:
+def _without_path(rejection: Rejection) -> RejectedUpdate:
+    return RejectedUpdate(
+        client=rejection.client, update=rejection.update, code=rejection.code, reason=rejection.reason
+    )
+
+
+def _result(
+    fold: Fold,
+    clients: tuple[ClientContribution, ...],
+    intake: Intake,
+    *,
+    path: str,
+    sha256: str | None = None,
+    report: str | None = None,
+) -> AggregateResult:
     return AggregateResult(
         path=path,
         sha256=sha256,
@@ -214,5 +225,6 @@ def _result(fold: Fold, *, path: str, sha256: str | None = None, report: str | N
         median_change=fold.magnitudes.median(),
         n_clients=len(fold.updates),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
-        clients=_contributions(fold),
+        clients=clients,
+        rejected=intake.rejected,
     )

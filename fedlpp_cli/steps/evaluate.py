@@ -11,8 +11,9 @@ from fedlpp_cli.evaluation.score import check_can_generate, score
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.open_model import open_model, open_tokenizer
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import EvaluateReport, EvaluateRow, ReportHeader
+from fedlpp_cli.records.headers import ReportHeader
 from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.reports import EvaluateReport, EvaluateRow
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.rounding import six_digits

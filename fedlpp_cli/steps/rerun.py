@@ -46,6 +46,7 @@ class _Inputs:
     master: Path
     packages: Sequence[Path]
     updates: Sequence[Path]
+    reference: Path | None
 
 
 def rerun_masters(
@@ -88,14 +89,14 @@ def rerun_masters(
 
 def _find_inputs(header: MasterHeader, paths: Mapping[str, Path]) -> _Inputs | int:
     """Where the inputs lie, or how many are missing."""
-    wanted = [header.parents.get(role, ()) for role in ("master", "package", "update")]
+    wanted = [header.parents.get(role, ()) for role in ("master", "package", "update", "reference")]
     missing = sum(digest not in paths for digests in wanted for digest in digests)
     if missing:
         return missing
-    masters, packages, updates = ([paths[digest] for digest in digests] for digests in wanted)
+    masters, packages, updates, references = ([paths[digest] for digest in digests] for digests in wanted)
     if len(masters) != 1 or not packages:
         return 1
-    return _Inputs(masters[0], packages, updates)
+    return _Inputs(masters[0], packages, updates, references[0] if references else None)
 
 
 def _recompute(path: Path, header: MasterHeader, inputs: _Inputs) -> tuple[str, list[str]]:
@@ -105,7 +106,14 @@ def _recompute(path: Path, header: MasterHeader, inputs: _Inputs) -> tuple[str, 
     # A folder of mode 0700, removed also when something goes wrong.
     with tempfile.TemporaryDirectory(prefix="fedlpp-") as folder:
         out = Path(folder) / "master.safetensors"
-        aggregate(inputs.master, inputs.updates, packages=inputs.packages, out=out, spec=header.spec.aggregate)
+        aggregate(
+            inputs.master,
+            inputs.updates,
+            packages=inputs.packages,
+            out=out,
+            spec=header.spec.aggregate,
+            reference=inputs.reference,
+        )
         with TensorFile(path, MasterHeader) as given, TensorFile(out, MasterHeader) as made:
             return made.sha256, [] if made.sha256 == given.sha256 else _differences(given, made)
 

@@ -28,7 +28,8 @@ DATA_KEYS = {
         "bits_per_parameter metrics state"
     ),
     "aggregate": (
-        "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients"
+        "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients "
+        "rejected"
     ),
     "simulate": "path federation round sha256 rounds plan",
     "evaluate": "path rows n_examples n_cut data gap",
@@ -109,8 +110,10 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
     (tmp_path / "other.ledger").write_bytes(canonical.encode(released) + b"\n")
     out = ["--out", tmp_path / "out.safetensors"]
     train = ["client-train", played.package(0), "--client", "c", "--base", llama]
+    fold = ["aggregate", played.master(0), *played.updates(0), "--package", played.package(0)]
     cases = [
         (2, "usage", ["pack"]),
+        (2, "usage", [*fold, "--rule", "median", "--weighting", "examples", *out]),
         (2, "usage", ["quantize", played.master(0), "--bits", "7", *out]),
         (2, "usage", ["init", *out]),
         (2, "usage", ["inspect", "s3://bucket/file"]),
@@ -123,6 +126,8 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (4, "artifact", ["inspect", tmp_path / "there"]),
         (4, "artifact", ["pack", played.proxy(0), "--ledger", tmp_path / "bad.ledger", *out]),
         (5, "lineage", ["quantize", played.proxy(0), *out]),
+        (6, "gate-quorum", [*fold, "--min-clients", 3, *out]),
+        (6, "gate-quorum", [*fold, "--rule", "krum", "--n-malicious", 1, *out]),
         (7, "secrecy", ["pack", played.master(0), *out]),
         (7, "secrecy-release", ["pack", played.proxy(0), "--ledger", tmp_path / "other.ledger", *out]),
         (7, "secrecy", ["init", "--base", llama, "--out", "hf://org/repo/master.safetensors"]),

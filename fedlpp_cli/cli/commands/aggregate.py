@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import aggregate_options as a
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import resolve_aggregate
@@ -24,15 +25,22 @@ def aggregate(
     updates: UpdatesArg,
     package: PackagesOpt,
     out: o.SecretOutOpt,
-    update_rule: o.UpdateRuleOpt = None,
-    server_learning_rate: o.ServerLearningRateOpt = None,
-    weighting: o.WeightingOpt = None,
-    max_examples: o.MaxExamplesOpt = None,
-    n_rounds: o.NRoundsOpt = None,
-    server_optimizer: o.ServerOptimizerOpt = None,
-    beta1: o.Beta1Opt = None,
-    beta2: o.Beta2Opt = None,
-    tau: o.TauOpt = None,
+    update_rule: a.UpdateRuleOpt = None,
+    server_learning_rate: a.ServerLearningRateOpt = None,
+    weighting: a.WeightingOpt = None,
+    max_examples: a.MaxExamplesOpt = None,
+    max_share: a.MaxShareOpt = None,
+    n_rounds: a.NRoundsOpt = None,
+    server_optimizer: a.ServerOptimizerOpt = None,
+    beta1: a.Beta1Opt = None,
+    beta2: a.Beta2Opt = None,
+    tau: a.TauOpt = None,
+    min_clients: a.MinClientsOpt = None,
+    rule: a.RuleOpt = None,
+    n_malicious: a.NMaliciousOpt = None,
+    clip_norm: a.ClipNormOpt = None,
+    clip_to_median: a.ClipToMedianOpt = None,
+    reference_update: a.ReferenceUpdateOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -54,12 +62,26 @@ def aggregate(
         server_learning_rate=server_learning_rate,
         weighting=weighting,
         max_examples=max_examples,
+        max_share=max_share,
         n_rounds=n_rounds,
         server_optimizer=server_optimizer,
         beta1=beta1,
         beta2=beta2,
         tau=tau,
+        min_clients=min_clients,
+        rule=rule,
+        n_malicious=n_malicious,
+        clip_norm=clip_norm,
+        clip_to_median=clip_to_median,
     )
     return step(
-        master, updates, packages=package, out=out, spec=spec, force=force, dry_run=dry_run, on_progress=on_progress
+        master,
+        updates,
+        packages=package,
+        out=out,
+        spec=spec,
+        reference=reference_update,
+        force=force,
+        dry_run=dry_run,
+        on_progress=on_progress,
     )

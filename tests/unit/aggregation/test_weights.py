@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlpp_cli.aggregation.fold import client_weights
+from fedlpp_cli.aggregation.weights import client_weights
 
 counts = st.lists(st.integers(1, 10**9), min_size=1, max_size=20)
 

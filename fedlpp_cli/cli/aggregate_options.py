@@ -1,0 +1,65 @@
+"""Options of `aggregate`; names are those of AggregateSpec's fields."""
+
+from typing import Annotated
+
+import typer
+
+from fedlpp_cli.cli.options import of
+from fedlpp_cli.records.specs import AggregateSpec, Rule, ServerOptimizer, Weighting
+
+OPTIMIZER = "Server optimizer"
+RULE = "Rule"
+
+UpdateRuleOpt = Annotated[int | None, of(AggregateSpec, "update_rule", "1: theta + eta d; 2 to 4: see the docs.")]
+ServerLearningRateOpt = Annotated[float | None, of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
+WeightingOpt = Annotated[Weighting | None, of(AggregateSpec, "weighting", "Weights of the clients.")]
+MaxExamplesOpt = Annotated[int | None, of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
+RuleOpt = Annotated[Rule | None, of(AggregateSpec, "rule", "How updates become one.", panel=RULE)]
+NMaliciousOpt = Annotated[
+    int | None, of(AggregateSpec, "n_malicious", "Clients that the rule shall withstand.", panel=RULE)
+]
+ClipNormOpt = Annotated[
+    float | None,
+    of(AggregateSpec, "clip_norm", "Cut norms to it in front of the rule; centered-clipping's radius.", panel=RULE),
+]
+ClipToMedianOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--clip-to-median/--no-clip-to-median",
+        help="Cut norms to the round's median in front of the rule.",
+        show_default=False,
+        rich_help_panel=RULE,
+    ),
+]
+ReferenceUpdateOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-update",
+        metavar="REF",
+        help="The owner's own update, trained on the package; fltrust needs it.",
+        show_default=False,
+        rich_help_panel=RULE,
+    ),
+]
+MinClientsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--min-clients",
+        help="With as many sound updates the others are left out; without it all must be sound.",
+        show_default=False,
+    ),
+]
+MaxShareOpt = Annotated[float | None, of(AggregateSpec, "max_share", "Weight of a client at most.")]
+NRoundsOpt = Annotated[int | None, of(AggregateSpec, "n_rounds", "Planned rounds; update rule 4 needs them.")]
+ServerOptimizerOpt = Annotated[
+    ServerOptimizer | None,
+    of(AggregateSpec, "server_optimizer", "Takes the mean update for its gradient; sgd adds it.", panel=OPTIMIZER),
+]
+Beta1Opt = Annotated[float | None, of(AggregateSpec, "beta1", "Decay of its momentum.", panel=OPTIMIZER)]
+Beta2Opt = Annotated[
+    float | None, of(AggregateSpec, "beta2", "Decay of adam's and yogi's second moment.", panel=OPTIMIZER)
+]
+TauOpt = Annotated[
+    float | None,
+    of(AggregateSpec, "tau", "Joins the root of the second moment: below it changes stay small.", panel=OPTIMIZER),
+]

@@ -1,0 +1,81 @@
+"""What reports say: how a round was aggregated, and how models were scored."""
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from fedlpp_cli.records.record import Count, Digest, PartyName, Record
+from fedlpp_cli.records.specs import AggregateSpec, TaskSpec
+
+MAX_REASON: Final = 300
+
+
+class ClientContribution(Record, frozen=True, kw_only=True):
+    """One client's part in an aggregate.
+
+    `weight`: how much it counts in the result; with a rule that goes value by value, whether it takes part.
+    `update_norm` is before clipping, and `clip_factor` what clipping multiplied it with. `product_norm`: of the change
+    of `s B A`, over all layers. `cosine`: between its update and the result.
+    """
+
+    client: PartyName
+    update: Digest
+    n_examples: Count
+    weight: float
+    update_norm: float
+    clip_factor: float = 1.0
+    product_norm: float | None = None
+    cosine: float | None
+    loss_first: float
+    loss_last: float
+
+
+class RejectedUpdate(Record, frozen=True, kw_only=True):
+    """An update that was not used, with the `code` of the error.
+
+    `client` is who it says it is from, None where it cannot be read; `update` its sha256, None too where it is far too
+    large to be one.
+    """
+
+    client: PartyName | None
+    update: Digest | None
+    code: Annotated[str, Meta(max_length=64)]
+    reason: Annotated[str, Meta(max_length=MAX_REASON)]
+
+
+class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
+    """How a round was aggregated.
+
+    `mean_norm`: of what the rule made of the updates. `median_change`: of its absolute values, where a server optimizer
+    looks at them.
+    """
+
+    aggregate: AggregateSpec
+    n_clients: Count
+    n_tensors: Count
+    n_parameters: Count
+    mean_norm: float
+    step_norm: float
+    median_change: float | None = None
+    clients: tuple[ClientContribution, ...]
+    rejected: tuple[RejectedUpdate, ...] = ()
+
+
+class EvaluateRow(Record, frozen=True, kw_only=True):
+    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone."""
+
+    model: str
+    artifact: Digest | None
+    detail: str
+    scores: dict[str, float]
+
+
+class EvaluateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="evaluate"):
+    """Scores of several models on the same rows with the same decoding."""
+
+    task: TaskSpec
+    data: Digest
+    n_examples: Count
+    n_cut: Count
+    generation: dict[str, int]
+    rows: tuple[EvaluateRow, ...]
