@@ -1,11 +1,9 @@
 """A part of `make bench-quantize`: a whole base model, quantized by the command, against `cp` of its folder."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
@@ -45,6 +43,10 @@ def add_base(table: Table) -> None:
 
 
 _FEDLPP = [sys.executable, "-m", "fedlpp_cli"]
+_WATCH = """import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""
 _HASH = "import hashlib, sys\nfor path in sys.argv[1:]:\n    hashlib.file_digest(open(path, 'rb'), 'sha256')"
 
 
@@ -88,13 +90,10 @@ def _run(*arguments: object) -> None:
 
 def _time(command: list[str]) -> tuple[float, int]:
     """Seconds of a command, and its largest resident set in bytes."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{command[:4]} failed")
-    return seconds, usage.ru_maxrss * 1024
+    # From a small process: what is forked from this one begins with its memory.
+    watched = subprocess.run([sys.executable, "-c", _WATCH, *command], capture_output=True, text=True, check=True)
+    seconds, peak = watched.stdout.split()[-2:]
+    return float(seconds), 1024 * int(peak)
 
 
 def _remove(folder: Path) -> None:

@@ -226,11 +226,12 @@ UpdateScaleOpt = Annotated[
 ]
 UpdateScaleRoundingOpt = Annotated[
     ScaleRounding | None,
-    typer.Option(
-        "--update-scale-rounding",
-        help="fit takes the scales that lose least, nearest each block's largest number.",
-        show_default="fit",
-        rich_help_panel=UPDATE,
+    of(
+        FULL_PRECISION,
+        "scale_rounding",
+        "fit loses least in each update.",
+        panel=UPDATE,
+        flag="--update-scale-rounding",
     ),
 ]
 

@@ -41,9 +41,7 @@ SECTIONS: Final[dict[str, type[Record]]] = {
 }
 
 # What a section says where it is silent, if that is not the default of its record.
-SECTION_DEFAULTS: Final[dict[str, dict[str, object]]] = {
-    "update": {"bits": FULL_PRECISION.bits, "scale_rounding": "fit"}
-}
+SECTION_DEFAULTS: Final[dict[str, dict[str, object]]] = {"update": {"bits": FULL_PRECISION.bits}}
 
 # Of these fields one is set; an option for one takes the place of either in the file. Without any: the default.
 _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None}}
@@ -57,8 +55,8 @@ _WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] =
 
 
 _UPDATE: Final = (
-    "How clients round their updates, to the nearest level; full precision if nothing else is said, and else scales\n"
-    "that fit. The fields are those of [quantize]."
+    "How clients round their updates, to the nearest level; full precision where nothing else is said. The fields are\n"
+    "those of [quantize]."
 )
 
 
@@ -114,11 +112,6 @@ class Settings:
         elif not set(group) & set(section):
             section = {**section, **group}
         defaults = SECTION_DEFAULTS.get(section_name, {})
-        said = {**defaults, **section, **given}
-        if (
-            said.get("bits") == FULL_PRECISION.bits or said.get("rounding") == "stochastic"
-        ):  # no scales, or none that fit
-            defaults = {name: value for name, value in defaults.items() if name != "scale_rounding"}
         merged = {name: _as_list(kind, name, value) for name, value in {**defaults, **section, **given}.items()}
         source = section_name
         if self.path and section:

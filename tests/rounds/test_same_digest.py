@@ -138,9 +138,7 @@ ROUNDED = "PACK_OPTIONS=--update-bits 4 --update-block 32"
 @pytest.mark.slow
 def test_make_keeps_states_where_it_is_told_to(federation, llama, tmp_path):
     """It goes on where a client was killed between its state and its update, and ends as the Python calls do."""
-    twin = Federation(
-        tmp_path / "twin", llama, round_updates=QuantSpec(bits="4", block=32, scale_rounding="fit"), keep_states=True
-    )
+    twin = Federation(tmp_path / "twin", llama, round_updates=QuantSpec(bits="4", block=32), keep_states=True)
     twin.play(2)
     run = federation.folder / "runs" / "made"
     shutil.copytree(twin.round(0), run / "round-0000")

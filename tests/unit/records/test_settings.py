@@ -246,10 +246,8 @@ def test_options_of_rounding_that_do_not_go_together_are_refused(options):
 def test_a_section_of_a_class_that_two_have_is_named(settings_of):
     settings = settings_of('[quantize]\nbits = "2"\n[update]\nbits = "4"\nblock = 32\n')
     assert settings.resolve(QuantSpec) == QuantSpec(bits="2")
-    assert settings.resolve(QuantSpec, "update") == QuantSpec(bits="4", block=32, scale_rounding="fit")
-    assert settings.resolve(QuantSpec, "update", bits="3", scale=None) == QuantSpec(
-        bits="3", block=32, scale_rounding="fit"
-    )
+    assert settings.resolve(QuantSpec, "update") == QuantSpec(bits="4", block=32)
+    assert settings.resolve(QuantSpec, "update", bits="3", scale=None) == QuantSpec(bits="3", block=32)
 
 
 def test_updates_are_in_full_precision_where_nothing_else_is_said(settings_of):
