@@ -88,7 +88,7 @@ def keep_weight(name: str, shape: Shape, dtype: str, read: Read, write: Write) -
 def _round_nibbles(name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read: Read, write: Write) -> None:
     scales, offset = _round_blocks(name, name, shape, dtype, spec, read, write), np.float32(0)
     if spec.double:
-        offset, codes, maxima = _round_scales(scales)
+        offset, codes, maxima = _round_scales(scales, as_bitsandbytes=True)
         write(f"{name}.absmax", 0, codes)
         write(f"{name}.nested_absmax", 0, maxima)
         write(f"{name}.nested_quant_map", 0, dynamic_values())
@@ -120,12 +120,15 @@ def _round_blocks(
     return scales
 
 
-def _round_scales(scales: Array) -> tuple[np.float32, Array, Array]:
-    """Their mean, codes uint8 and the codes' scales float32 (QLoRA, section 3)."""
+def _round_scales(scales: Array, *, as_bitsandbytes: bool = False) -> tuple[np.float32, Array, Array]:
+    """Their mean, codes uint8 and the codes' scales float32 (QLoRA, section 3); nearest levels, or bitsandbytes'."""
     offset = np.float32(row_kernels.mean_of(scales))
     codes = np.empty(scales.size, np.uint8)
     maxima = np.empty(-(-scales.size // SCALES_BLOCK), np.float32)
-    row_kernels.quantize_scales(scales, offset, row_kernels.scale_grid(), codes, maxima)
+    if as_bitsandbytes:
+        row_kernels.look_up_scales(scales, offset, row_kernels.scale_table(), codes, maxima)
+    else:
+        row_kernels.quantize_scales(scales, offset, row_kernels.scale_grid(), codes, maxima)
     return offset, codes, maxima
 
 

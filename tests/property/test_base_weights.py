@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlpp_cli.errors import GateError
-from fedlpp_cli.quantization import base_weights
+from fedlpp_cli.quantization import base_weights, row_kernels
 from fedlpp_cli.quantization.base_layout import packed_spec, weight_layout
 from fedlpp_cli.quantization.base_weights import PATTERNS, keep_weight, round_weight
 from fedlpp_cli.quantization.blocks import quantize_blocks
@@ -88,9 +88,9 @@ def test_nibbles_are_those_of_bitsandbytes(shape, dtype, block, double, fp4, see
     offset = state.absmax.double().mean().float()
     assert said["nested_offset"] == pytest.approx(offset.item(), rel=1e-6)
     offset = torch.tensor(said["nested_offset"])
-    expected, maxima = quantize_blocks(state.absmax - offset, dynamic_map(), 256)
+    expected, nested = bnb.quantize_blockwise(state.absmax - offset, blocksize=256)
     assert np.array_equal(found["w.absmax"], expected.numpy())
-    assert np.array_equal(found["w.nested_absmax"], maxima.numpy())
+    assert np.array_equal(found["w.nested_absmax"], nested.absmax.numpy())
     assert np.array_equal(found["w.nested_quant_map"], dynamic_map().numpy())
 
 
@@ -155,3 +155,19 @@ def test_a_value_beyond_float16_is_named_for_int8():
     spec = BaseQuantSpec(format="int8")
     with pytest.raises(GateError, match=r"w: element \[2, 5\] is -70144, values below 65520 are needed"):
         run(round_weight, value, "BF16", weight_layout("w", (4, 30), spec), spec)
+
+
+@given(st.integers(1, 2000), st.integers(0, 99), st.sampled_from([0.0, 1e-3, 1.0, 1e3]))
+@settings(deadline=None)
+def test_scales_of_scales_are_the_reference_s_or_bitsandbytes(n, seed, spread):
+    scales = 0.05 + spread * torch.rand(n, generator=torch.Generator().manual_seed(seed))
+    offset = np.float32(row_kernels.mean_of(scales.numpy()))
+    for kernel, table, expected in (
+        (row_kernels.quantize_scales, row_kernels.scale_grid(), quantize_blocks(scales - offset, dynamic_map(), 256)),
+        (row_kernels.look_up_scales, row_kernels.scale_table(), bnb.quantize_blockwise(scales - offset, blocksize=256)),
+    ):
+        codes, maxima = np.empty(n, np.uint8), np.empty(-(-n // 256), np.float32)
+        kernel(scales.numpy(), offset, table, codes, maxima)
+        assert np.array_equal(codes, expected[0].numpy())
+        wanted = expected[1] if isinstance(expected[1], torch.Tensor) else expected[1].absmax
+        assert np.array_equal(maxima, wanted.numpy())
