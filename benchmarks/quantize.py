@@ -7,6 +7,7 @@ import bitsandbytes.functional as bnb
 import torch
 from base import add_base
 from table import FAST, Table, best_of
+from wordnet import add_wordnet
 
 from fedlpp_cli.quantization.codec import decode, encode
 from fedlpp_cli.quantization.layout import parts_layout
@@ -23,6 +24,7 @@ def main() -> None:
     table = Table("quantize")
     _add_tensors(table)
     add_base(table)
+    add_wordnet(table)
     table.write("torch", "bitsandbytes", "numba", "numpy")
 
 
