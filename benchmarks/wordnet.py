@@ -33,7 +33,7 @@ def add_wordnet(table: Table) -> None:
     table.add("WordNet: bytes a client and round, fp32 FedAvg-LoRA", _bytes(full) / 1e3, "kB")
     table.add("WordNet: bytes a client and round, fedlpp", _bytes(small) / 1e3, "kB")
     table.add("WordNet: fedlpp's bytes against FedAvg's", _bytes(small) / _bytes(full), "x", "<=0.1")
-    table.add("WordNet: points of accuracy below FedAvg", 100 * (theirs - ours), "points", "<=1")
+    table.add("WordNet: points of accuracy below FedAvg", round(100 * (theirs - ours), 3), "points", "<=1")
 
 
 def _bytes(run: Path) -> float:
