@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, cast
 
 from fedlpp_cli.artifact import tensor_header
 from fedlpp_cli.artifact.safetensors_file import TORCH_NAMES, SafetensorsFile
-from fedlpp_cli.artifact.tensor_header import DTYPE_BYTES, METADATA_KEY, TensorInfo
+from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, DTYPE_BYTES, METADATA_KEY, TensorInfo
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import (
@@ -166,7 +166,7 @@ def write_tensors(
 
 def layout_bytes(layout: Layout) -> int:
     """How many bytes the tensors take."""
-    return sum(math.prod(shape) * DTYPE_BYTES[dtype] for dtype, shape in layout.values())
+    return sum(math.prod(shape) * ANY_DTYPE[dtype] for dtype, shape in layout.values())
 
 
 def layout_of(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -4,13 +4,13 @@ Whatever has two dimensions or more is rounded, unless the owner named it in `ke
 format cannot round and nobody named is refused: it would leave in 16 bits without anybody having said so.
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, TensorInfo
+from fedlpp_cli.artifact.tensor_file import layout_bytes
+from fedlpp_cli.artifact.tensor_header import TensorInfo
 from fedlpp_cli.errors import ModelError, SecrecyError
 from fedlpp_cli.models.base_tensors import SourceTensor
 from fedlpp_cli.quantization.base_layout import Layout, weight_layout
@@ -62,6 +62,11 @@ class BasePlan:
             yield from tensors
 
     @property
+    def written(self) -> dict[str, tuple[TensorPlan, ...]]:
+        """The shards of which anything is left."""
+        return {shard: found for shard, found in self.shards.items() if any(one.treatment != "drop" for one in found)}
+
+    @property
     def unquantized(self) -> dict[str, str]:
         """Name to dtype of what is not rounded."""
         kinds = (tensor.layout(self.spec) for tensor in self.tensors() if tensor.treatment in {"keep", "copy"})
@@ -82,8 +87,7 @@ class BasePlan:
     @property
     def n_bytes(self) -> int:
         """What they take."""
-        layouts = (tensor.layout(self.spec).values() for tensor in self.tensors())
-        return sum(math.prod(shape) * ANY_DTYPE[dtype] for kinds in layouts for dtype, shape in kinds)
+        return sum(layout_bytes(tensor.layout(self.spec)) for tensor in self.tensors())
 
 
 def plan_base(

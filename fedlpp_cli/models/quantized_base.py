@@ -125,7 +125,7 @@ def quantize_base(
 
 def _write_shards(folder: Path, plan: BasePlan, model: ModelSpec, draft: Path, on_progress: Progress) -> list[str]:
     """Write the shards that are not there yet; names of all."""
-    shards = {shard: tensors for shard, tensors in plan.shards.items() if any(t.layout(plan.spec) for t in tensors)}
+    shards = plan.written
     names = [_shard_name(number, len(shards), plan.spec) for number in range(1, len(shards) + 1)]
     n_jobs, done = sum(len(tensors) + 1 for tensors in shards.values()), 0  # and each shard's sha256
 
@@ -163,10 +163,9 @@ def _shard_name(number: int, count: int, spec: BaseQuantSpec) -> str:
 
 def _index(plan: BasePlan, names: list[str]) -> bytes:
     """The list of which tensor lies where, as transformers reads it."""
-    shards = [tensors for tensors in plan.shards.values() if any(tensor.layout(plan.spec) for tensor in tensors)]
     weight_map = {
         name: shard
-        for shard, tensors in zip(names, shards, strict=True)
+        for shard, tensors in zip(names, plan.written.values(), strict=True)
         for tensor in tensors
         for name in tensor.layout(plan.spec)
     }

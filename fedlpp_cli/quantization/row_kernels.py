@@ -82,6 +82,15 @@ def mean_of(scales: Array) -> np.float32:
 
 
 @compiled
+def _largest(scales: Array, offset: np.float32) -> np.float32:
+    """The largest distance from `offset`."""
+    largest = np.float32(0)
+    for i in range(scales.size):
+        largest = max(largest, abs(scales[i] - offset))
+    return largest
+
+
+@compiled
 def quantize_scales(
     scales: Array, offset: np.float32, grid: tuple[Array, Array, Array, Array], codes: Array, maxima: Array
 ) -> None:
@@ -98,9 +107,7 @@ def quantize_scales(
     value = pattern.view(np.float32)
     for number in range(maxima.size):
         start, stop = number * SCALES_BLOCK, min(scales.size, (number + 1) * SCALES_BLOCK)
-        largest = np.float32(0)
-        for i in range(start, stop):
-            largest = max(largest, abs(scales[i] - offset))
+        largest = _largest(scales[start:stop], offset)
         maxima[number] = largest
         inverse = np.float32(1) / max(largest, _TINY)
         for i in range(start, stop):
@@ -125,9 +132,7 @@ def look_up_scales(scales: Array, offset: np.float32, table: Array, codes: Array
     """
     for number in range(maxima.size):
         start, stop = number * SCALES_BLOCK, min(scales.size, (number + 1) * SCALES_BLOCK)
-        largest = np.float32(0)
-        for i in range(start, stop):
-            largest = max(largest, abs(scales[i] - offset))
+        largest = _largest(scales[start:stop], offset)
         maxima[number] = largest
         if largest == 0:
             codes[start:stop] = 0

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact.folder import FolderArtifact
+from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, TensorInfo, read_infos
 from fedlpp_cli.models.base_plan import BasePlan
 from fedlpp_cli.models.foreign_weights import rounded_shapes
-from fedlpp_cli.quantization.base_layout import Layout, weight_layout
+from fedlpp_cli.quantization.base_layout import weight_layout
 from fedlpp_cli.quantization.expected_error import SIXTEEN_BIT_ERROR, expected_base_error, expected_error
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import BaseHeader
@@ -58,7 +59,7 @@ def adapter_groups(
             part="adapter",
             name=name,
             n_parameters=math.prod(shape),
-            n_bytes=_n_bytes(dict(proxy_layout({name: shape}, spec))),
+            n_bytes=layout_bytes(proxy_layout({name: shape}, spec)),
             error=expected_error(spec, math.prod(shape)),
         )
         for name, shape in shapes.items()
@@ -104,7 +105,7 @@ def _rounded_row(name: str, shape: Shape, spec: BaseQuantSpec) -> _Row:
         part="base",
         name=name,
         n_parameters=n_values,
-        n_bytes=_n_bytes(weight_layout(name, shape, spec)),
+        n_bytes=layout_bytes(weight_layout(name, shape, spec)),
         error=expected_base_error(spec, n_values, shape[-1]),
     )
 
@@ -113,10 +114,6 @@ def _kept_row(name: str, shape: Shape, kind: tuple[str, Shape]) -> _Row:
     n_values = math.prod(shape)
     error = SIXTEEN_BIT_ERROR if kind[0] == "BF16" else 0.0
     return _Row(part="base", name=name, n_parameters=n_values, n_bytes=n_values * ANY_DTYPE[kind[0]], error=error)
-
-
-def _n_bytes(layout: Layout) -> int:
-    return sum(math.prod(shape) * ANY_DTYPE[dtype] for dtype, shape in layout.values())
 
 
 def _grouped(rows: Iterable[_Row], errors: Mapping[str, tuple[float, float]]) -> tuple[TensorGroup, ...]:
