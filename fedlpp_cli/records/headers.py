@@ -11,7 +11,18 @@ from msgspec import Meta
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
-from fedlpp_cli.records.record import Count, Digest, FileName, PartyName, Record, TensorName, read_record, to_plain
+from fedlpp_cli.records.record import (
+    Count,
+    Digest,
+    FileName,
+    ModuleName,
+    PartyName,
+    PositiveInt,
+    Record,
+    TensorName,
+    read_record,
+    to_plain,
+)
 from fedlpp_cli.records.reports import (  # noqa: F401 - what reports are made of is found here too
     AggregateReport,
     ClientContribution,
@@ -76,7 +87,9 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 class MasterSpec(Record, frozen=True, kw_only=True):
     """What the owner knows: the model, the seed, and how this master came to be.
 
-    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components. `base_weights` says of
+    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components; with
+    `control_variates` SCAFFOLD's lie there too. `withheld`: by module, the rank of what was learned and is no part of
+    the factors that clients get (`aggregation/combine.py`). `base_weights` says of
     a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
     without building the model; None where nobody has looked.
     """
@@ -86,6 +99,8 @@ class MasterSpec(Record, frozen=True, kw_only=True):
     quantize: QuantSpec | None
     aggregate: AggregateSpec | None
     optimizer_steps: Count = 0
+    control_variates: bool = False
+    withheld: dict[ModuleName, PositiveInt] = {}
     base_weights: dict[TensorName, WeightRole] | None = None
 
 
@@ -96,11 +111,15 @@ class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
 
 
 class ProxySpec(Record, frozen=True, kw_only=True):
-    """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape."""
+    """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape.
+
+    The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
+    """
 
     model: ModelSpec
     quantize: QuantSpec
     shapes: dict[str, Shape]
+    control_variates: bool = False
 
 
 class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):
@@ -166,11 +185,15 @@ class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
 
 
 class UpdateSpec(Record, frozen=True, kw_only=True):
-    """Who trained, on how much, how it went, and how the tensors were rounded."""
+    """Who trained, on how much, how it went, and how the tensors were rounded.
+
+    With `control_variates` the change of the client's own lies beside the components.
+    """
 
     client: PartyName
     metrics: TrainMetrics
     quantize: QuantSpec = FULL_PRECISION
+    control_variates: bool = False
 
     def __post_init__(self) -> None:
         check_update_rounding(self.quantize)
@@ -183,9 +206,10 @@ class UpdateHeader(Header, frozen=True, kw_only=True, tag="update"):
 
 
 class StateSpec(Record, frozen=True, kw_only=True):
-    """Whose it is."""
+    """Whose it is. With `control_variates` the client's lie beside the residuals."""
 
     client: PartyName
+    control_variates: bool = False
 
 
 class StateHeader(Header, frozen=True, kw_only=True, tag="state"):

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from fedlpp_cli.records.record import Count, Digest, PartyName, Record
+from fedlpp_cli.records.record import Count, Digest, PartyName, PositiveInt, Record
 from fedlpp_cli.records.specs import AggregateSpec, TaskSpec
 
 MAX_REASON: Final = 300
@@ -15,12 +15,13 @@ class ClientContribution(Record, frozen=True, kw_only=True):
 
     `weight`: how much it counts in the result; with a rule that goes value by value, whether it takes part.
     `update_norm` is before clipping, and `clip_factor` what clipping multiplied it with. `product_norm`: of the change
-    of `s B A`, over all layers. `cosine`: between its update and the result.
+    of `s B A`, over all layers. `cosine`: between its update and the result. `rank`: of what it trained.
     """
 
     client: PartyName
     update: Digest
     n_examples: Count
+    rank: PositiveInt | None = None
     weight: float
     update_norm: float
     clip_factor: float = 1.0
@@ -47,7 +48,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     """How a round was aggregated.
 
     `mean_norm`: of what the rule made of the updates. `median_change`: of its absolute values, where a server optimizer
-    looks at them.
+    looks at them. `withheld_norm`: of the withheld part of `s B A`, over all layers, where there is one.
     """
 
     aggregate: AggregateSpec
@@ -57,6 +58,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     mean_norm: float
     step_norm: float
     median_change: float | None = None
+    withheld_norm: float | None = None
     clients: tuple[ClientContribution, ...]
     rejected: tuple[RejectedUpdate, ...] = ()
 

@@ -27,7 +27,8 @@ TaskKind = Literal["causal-lm", "seq-cls"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "linear", "cosine"]
 ComputeType = Literal["fp32", "bf16"]
-Weighting = Literal["examples", "equal"]
+Weighting = Literal["examples", "equal", "product-norm"]
+Combine = Literal["factors", "svd", "stack", "residual"]
 Rule = Literal[
     "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "centered-clipping",
     "fltrust",
@@ -159,7 +160,8 @@ class TrainSpec(Record, frozen=True, kw_only=True):
     """The recipe that a client follows in one round. One of `steps` and `epochs` is set.
 
     `warmup` is the share of steps over which the learning rate rises. `max_grad_norm` 0 clips nothing. `proximal_mu` is
-    FedProx's (Li et al. 2020, arXiv 1812.06127): it pulls the adapter towards the proxy.
+    FedProx's (Li et al. 2020, arXiv 1812.06127): it pulls the adapter towards the proxy. With `control_variates`
+    clients correct their gradients as SCAFFOLD does (Karimireddy et al. 2020, arXiv 1910.06378).
     """
 
     steps: PositiveInt | None = None
@@ -174,6 +176,7 @@ class TrainSpec(Record, frozen=True, kw_only=True):
     warmup: Fraction = 0.0
     max_grad_norm: NonNegativeFloat = 1.0
     proximal_mu: NonNegativeFloat = 0.0
+    control_variates: bool = False
     compute: ComputeType = "fp32"
     max_update_norm: PositiveFloat | None = None
 
@@ -182,6 +185,8 @@ class TrainSpec(Record, frozen=True, kw_only=True):
             raise ValueError("steps, epochs: set one of them")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum: goes with optimizer sgd, not {self.optimizer}")
+        if self.control_variates and (self.optimizer, self.momentum, self.weight_decay) != ("sgd", 0.0, 0.0):
+            raise ValueError("control_variates: SCAFFOLD goes with optimizer sgd, momentum 0 and weight_decay 0")
 
 
 class AggregateSpec(Record, frozen=True, kw_only=True):
@@ -190,8 +195,10 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     `weighting` "equal" is FedLPP's; "examples" trusts the numbers that clients report, up to `max_examples` each, and
     up to `max_share` of the whole. `rule` is how updates become one (`aggregation/rules.py`); `n_malicious` of the
     clients may be against it. In front of it norms may be clipped, to `clip_norm` or to the round's median.
-    `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). With `min_clients`
-    sound updates the others are left out; without that number all must be sound.
+    `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). `combine` says what is
+    averaged: factors, those of lower rank filled up with zeros, or products `B A` (`aggregation/combine.py`). With
+    `min_clients` sound updates the others are left out; without that number all must be sound. `n_population`: how many
+    clients there are, for SCAFFOLD; None for as many as sent an update.
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1
@@ -207,6 +214,8 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     tau: PositiveFloat = 1e-3
+    combine: Combine = "factors"
+    n_population: PositiveInt | None = None
     min_clients: PositiveInt | None = None
     max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
@@ -217,6 +226,8 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
             raise ValueError(
                 f"server_optimizer: {self.server_optimizer} goes with update rule 1, not {self.update_rule}"
             )
+        if self.combine != "factors" and (self.rule, self.server_optimizer, self.update_rule) != ("mean", "sgd", 1):
+            raise ValueError(f"combine: {self.combine} goes with rule mean, server optimizer sgd and update rule 1")
 
 
 class TrainMetrics(Record, frozen=True, kw_only=True):

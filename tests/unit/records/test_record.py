@@ -59,7 +59,7 @@ def test_what_goes_together_is_read(kind, raw):
         (QuantSpec, "scale", "fp8", "fp32, fp16, double"),
         (TaskSpec, "kind", "lm", "causal-lm, seq-cls"),
         (AggregateSpec, "update_rule", 5, "1, 2, 3, 4"),
-        (AggregateSpec, "weighting", "size", "examples, equal"),
+        (AggregateSpec, "weighting", "size", "examples, equal, product-norm"),
     ],
 )
 def test_a_wrong_choice_is_answered_with_the_right_ones(kind, field, value, choices):

@@ -120,7 +120,7 @@ def test_a_bad_value_in_a_section_names_file_section_and_field(settings_of, sect
 
 
 def test_a_bad_option_without_a_file_names_the_section_and_the_choices():
-    with pytest.raises(SettingsError, match=r"^aggregate: weighting: .*; choose from examples, equal$"):
+    with pytest.raises(SettingsError, match=r"^aggregate: weighting: .*; choose from examples, equal, product-norm$"):
         read_settings(None).resolve(AggregateSpec, weighting="size")
 
 
