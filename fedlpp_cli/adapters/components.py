@@ -2,17 +2,18 @@
 
 A component is `<module>.lora_A` `(rank, in_features)`, `<module>.lora_B` `(out_features, rank)`, or, for a module
 that is trained whole, its parameter `<module>.<parameter>`. Module names are those of the transformers model, so a
-component's name says where in the base it belongs. All are float32 in a master.
+component's name says where in the base it belongs. All are float32 in a master. Loads no torch until values are drawn.
 """
 
 import math
-from typing import Final
-
-import torch
-from torch import Tensor
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FACTOR_A: Final = "lora_A"
 FACTOR_B: Final = "lora_B"
@@ -34,12 +35,19 @@ def module_of(component: str) -> str:
     return component.rpartition(".")[0]
 
 
-def initial_value(component: str, shape: Shape, *, seed: int) -> Tensor:
+def factor_modules(components: Iterable[str]) -> list[str]:
+    """The modules that have factors, sorted."""
+    return sorted({module_of(name) for name in components if name == factor_a(module_of(name))})
+
+
+def initial_value(component: str, shape: Shape, *, seed: int) -> "Tensor":
     """The value of a component before any training, float32; equal names and seeds give equal values.
 
     A uniform in +-1 / sqrt(in_features), which is Kaiming's rule as LoRA uses it; B zero, so that the adapted
     model starts as the base. A new head: normal with standard deviation 0.02, its norms 1, its biases 0.
     """
+    import torch
+
     factor = component.rpartition(".")[2]
     if factor == FACTOR_B:
         return torch.zeros(shape)

@@ -1,13 +1,16 @@
-"""Which tensors a master holds: components, and beside them what a server optimizer remembers. Loads no torch.
+"""Which tensors a master holds: components, and beside them what is the owner's alone. Loads no torch.
 
-The state of component `c` lies in `c.momentum` and `c.second_moment`. Whatever walks through a master's tensors asks
-`components_of`, so that a state is never taken for a component, and never rounded, sent or exported.
+The state of component `c` lies in `c.momentum` and `c.second_moment`, what a module withholds in tensors of
+`withheld.py`. Whatever walks through a master's tensors asks `components_of`, so that neither is ever taken for a
+component, rounded or sent.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Final
 
+from fedlpp_cli.adapters.components import factor_modules
+from fedlpp_cli.adapters.withheld import is_withheld, withheld_shapes
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.quantization.layout import Shape
@@ -31,13 +34,22 @@ def state_name(component: str, moment: str) -> str:
     return f"{component}.{moment}"
 
 
-def master_layout(shapes: Mapping[str, Shape], moments: tuple[str, ...] = ()) -> Layout:
-    """Name to (dtype, shape) of every tensor in a master with those components, each with its state behind it."""
-    return {
+def master_layout(
+    shapes: Mapping[str, Shape], moments: tuple[str, ...] = (), withheld: Mapping[str, int] | None = None
+) -> Layout:
+    """Name to (dtype, shape) of every tensor in a master.
+
+    Args:
+        shapes: component to shape.
+        moments: the state of each component.
+        withheld: module to rank of what it withholds.
+    """
+    components = {
         name: ("F32", shape)
         for component, shape in shapes.items()
         for name in (component, *(state_name(component, moment) for moment in moments))
     }
+    return components | {name: ("F32", shape) for name, shape in withheld_shapes(shapes, withheld or {}).items()}
 
 
 def moments_in(spec: MasterSpec) -> tuple[str, ...]:
@@ -46,22 +58,30 @@ def moments_in(spec: MasterSpec) -> tuple[str, ...]:
 
 
 def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
-    """Component to shape; the state of a server optimizer is left out.
+    """Component to shape; the state of a server optimizer and what is withheld are left out.
 
     A tensor is a state if its name is that of another tensor and a moment. No component has such a name: what it hangs
-    from would be both a module and a parameter.
+    from would be both a module and a parameter. What is withheld is told by the end of its name.
 
     Raises:
-        ArtifactError: a tensor that is not in F32, or a state other than the one that the header announces.
+        ArtifactError: a tensor that is not in F32, or a state or something withheld that the header does not announce,
+            or that it announces and is not there.
     """
-    shapes = {name: info.shape for name, info in master.tensors.items() if not _is_state(name, master.tensors)}
-    expected, found = master_layout(shapes, moments_in(master.header.spec)), layout_of(master.tensors)
+    spec = master.header.spec
+    shapes = {
+        name: info.shape
+        for name, info in master.tensors.items()
+        if not (is_withheld(name) or _is_state(name, master.tensors))
+    }
+    expected, found = master_layout(shapes, moments_in(spec), spec.withheld), layout_of(master.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise ArtifactError(
             f"{master.path}: tensor {name!r} is {found.get(name, 'missing')}, the header announces "
             f"{expected.get(name, 'none')}"
         )
+    if strange := sorted(set(spec.withheld) - set(factor_modules(shapes))):
+        raise ArtifactError(f"{master.path}: the header withholds something of {strange[0]!r}, which has no factors")
     return shapes
 
 

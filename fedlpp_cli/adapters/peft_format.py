@@ -5,6 +5,7 @@ for a parameter of a module that is trained whole.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Final
 import msgspec
 from torch import Tensor
 
-from fedlpp_cli.adapters.components import FACTOR_A, FACTOR_B, module_of
+from fedlpp_cli.adapters.components import FACTOR_A, FACTOR_B, factor_a, factor_modules, module_of
+from fedlpp_cli.adapters.ranks import lora_of_rank
 from fedlpp_cli.artifact.tensor_header import read_infos
 from fedlpp_cli.errors import InputError
 from fedlpp_cli.quiet import quiet_libraries
@@ -53,7 +55,7 @@ def write_peft(folder: Path, values: Mapping[str, Tensor], lora: LoraSpec, task:
     Args:
         folder: an existing, empty folder.
         values: float32 by component name.
-        lora: where the adapter goes.
+        lora: where the adapter goes; factors may have other ranks than its own, with its scaling.
         task: decides PEFT's `task_type`.
         hub: Hub address of a public base, which PEFT notes down; None notes nothing.
     """
@@ -61,6 +63,7 @@ def write_peft(folder: Path, values: Mapping[str, Tensor], lora: LoraSpec, task:
         from peft import LoraConfig
     from safetensors.torch import save_file
 
+    ranks = _other_ranks(values, lora)
     config = LoraConfig(
         task_type=_TASK_TYPES[task.kind],
         base_model_name_or_path=hub.removeprefix("hf://").partition("@")[0] if hub else None,
@@ -69,6 +72,8 @@ def write_peft(folder: Path, values: Mapping[str, Tensor], lora: LoraSpec, task:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=lora.use_rslora,
+        rank_pattern=ranks,
+        alpha_pattern={pattern: lora_of_rank(lora, rank).alpha for pattern, rank in ranks.items()},
         target_modules=list(lora.target_modules),
         modules_to_save=list(lora.modules_to_save) or None,
         bias="none",
@@ -126,6 +131,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if name in config and config[name] not in (*plain, None):
             raise InputError(f"{folder / CONFIG}: {name} is {config[name]!r:.60}; only plain LoRA can be imported")
     return config
+
+
+def _other_ranks(values: Mapping[str, Tensor], lora: LoraSpec) -> dict[str, int]:
+    """PEFT's pattern for a module to its rank, where that is not the adapter's.
+
+    PEFT lets anything that ends with a dot stand in front of a pattern, unless it begins where the name does.
+    """
+    found = {module: len(values[factor_a(module)]) for module in factor_modules(values)}
+    return {f"^{re.escape(module)}": rank for module, rank in found.items() if rank != lora.rank}
 
 
 def _peft_name(component: str) -> str:

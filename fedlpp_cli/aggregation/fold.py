@@ -1,63 +1,79 @@
 """The fold of a round: clip, let the rule decide how much each client counts, and fold the updates by windows.
 
 Peak memory is a few tensors, whatever the number of clients; the order is that of the updates' content, so neither
-file names nor the order in which updates came in can change a bit of the result.
+file names nor the order in which updates came in can change a bit of the result. Where products are averaged, factors
+are folded too, for the report and for "residual", and each module's products come behind.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fedlpp_cli.adapters.master_tensors import components_of
+from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
+from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout
 from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
+from fedlpp_cli.aggregation.module_products import ModuleProducts
+from fedlpp_cli.aggregation.one_thread import one_thread
 from fedlpp_cli.aggregation.optimizer_state import next_tensors
+from fedlpp_cli.aggregation.products import adapter_norms, squared_product
+from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.rules import Plan, check_numbers, clip_factors, make_plan
 from fedlpp_cli.aggregation.stack import Stack, Update
 from fedlpp_cli.aggregation.weights import client_weights
-from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.artifact.tensor_file import Layout, TensorFile
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import check_finite
-from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
+from fedlpp_cli.records.headers import MasterHeader
 from fedlpp_cli.records.specs import AggregateSpec
 
 
 @dataclass
 class Fold:
-    """A round ready to be folded: checked and open, updates in order of their sha256 with the norms they have.
+    """A round ready to be folded: checked and open, updates in order of their sha256.
 
-    `reference` is the owner's own update and its norm, for the rule that compares with it. Squares and products are
-    summed up while `values` runs.
+    `reference` is the owner's own update, for the rule that compares with it. Squares and products are summed up while
+    `values` runs.
     """
 
     master: TensorFile[MasterHeader]
-    proxy: TensorFile[ProxyHeader]
-    updates: Sequence[Update]
-    norms: Sequence[float]
+    received: Sequence[Received]
     spec: AggregateSpec
-    reference: tuple[Update, float] | None = None
+    reference: Received | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
+    withheld_squares: float = field(default=0.0, init=False)
     magnitudes: Magnitudes = field(default_factory=Magnitudes, init=False)
 
     def __post_init__(self) -> None:
-        check_numbers(self.spec, len(self.updates))
-        counts = [update.header.spec.metrics.n_examples for update in self.updates]
+        check_numbers(self.spec, len(self.received))
+        self.clip_factors = clip_factors(self.spec, self.norms)
         self._weights = client_weights(
-            counts,
+            self._counts(),
             weighting=self.spec.weighting,
             max_examples=self.spec.max_examples,
             max_share=self.spec.max_share,
         )
-        self.clip_factors = clip_factors(self.spec, self.norms)
         self._folding: Folding | None = None
+        self._factor_means: dict[str, Tensor] = {}
 
     @property
+    def updates(self) -> list[Update]:
+        """The updates themselves."""
+        return [one.update for one in self.received]
+
+    @property
+    def norms(self) -> list[float]:
+        """Of the updates, before clipping."""
+        return [one.norm for one in self.received]
+
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Component to shape."""
         return components_of(self.master)
@@ -76,12 +92,28 @@ class Fold:
         """
         norms = [norm * factor for norm, factor in zip(self.norms, self.clip_factors, strict=True)]
         if self.reference is None:
-            measures = StackMeasures(self._stack(self.updates), self.clip_factors, self.norms)
+            measures = StackMeasures(self._stack(self.received), self.clip_factors, self.norms)
         else:
-            update, norm = self.reference
-            stack = self._stack([*self.updates, update])
-            measures = StackMeasures(stack, [*self.clip_factors, 1.0], [*self.norms, norm])
+            stack = self._stack([*self.received, self.reference])
+            measures = StackMeasures(stack, [*self.clip_factors, 1.0], [*self.norms, self.reference.norm])
         return make_plan(self.spec, self._weights, norms, measures)
+
+    @cached_property
+    def products(self) -> ModuleProducts | None:
+        """Where products are averaged: how."""
+        if self.spec.combine == "factors":
+            return None
+        return ModuleProducts(self.master, self.received, self.weights, self.clip_factors, self.spec)
+
+    @cached_property
+    def withheld(self) -> dict[str, int]:
+        """Module to rank of what the next master withholds; where factors are averaged, what this one does."""
+        return dict(self.master.header.spec.withheld) if self.products is None else self.products.withheld
+
+    @property
+    def layout(self) -> Layout:
+        """Name to (dtype, shape) of what `values` gives."""
+        return master_layout(self.shapes, MOMENTS[self.spec.server_optimizer], self.withheld)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
         """Name and float32 value of every tensor of the next master, a component and then its state.
@@ -89,30 +121,86 @@ class Fold:
         Raises:
             GateError: a value that is not finite, or as `plan`.
         """
-        self._folding = Folding(self._stack(self.updates), self.clip_factors, self.plan)
+        self._folding = Folding(self._stack(self.received), self.clip_factors, self.plan)
         for name, result in self._folding.results(self.shapes):
             mean = torch.from_numpy(result)
-            theta = self.master.read(name).to(torch.float64)
-            proxy = read_component(self.proxy, name).to(torch.float64)
-            tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
             self.mean_squares = self._folding.squares
-            self.step_squares += float((tensors[name] - theta).square().sum())
             if self.spec.server_optimizer != "sgd":
                 self.magnitudes.add(mean)
-            for tensor_name, value in tensors.items():
+            for tensor_name, value in self._next(name, mean).items():
                 rounded = value.to(torch.float32)
                 check_finite(rounded, name=tensor_name)
                 yield tensor_name, rounded
+        if self.products is None:
+            yield from self._kept()
 
     def cosines(self) -> list[float | None]:
         """Cosine of each update with the result, after `values`; None before, or where the result is zero."""
         mean_norm = math.sqrt(self.mean_squares)
         if self._folding is None or not mean_norm:
-            return [None] * len(self.updates)
+            return [None] * len(self.received)
         return [
             float(product) / (norm * mean_norm)
             for product, norm in zip(self._folding.products, self.norms, strict=True)
         ]
 
-    def _stack(self, updates: Sequence[Update]) -> Stack:
-        return Stack(updates, self.shapes, threads=torch.get_num_threads())
+    def _counts(self) -> list[float]:
+        """What weights are in proportion to, unless they are equal."""
+        if self.spec.weighting == "product-norm":
+            return adapter_norms(self.received, self.clip_factors)
+        return [one.update.header.spec.metrics.n_examples for one in self.received]
+
+    def _next(self, name: str, mean: Tensor) -> Mapping[str, Tensor]:
+        """What is known of the next master once a component's updates are folded, float64."""
+        module = module_of(name)
+        names = factor_b(module), factor_a(module)
+        if self.products is not None and name in names:
+            self._factor_means[name] = mean
+            if not all(one in self._factor_means for one in names):
+                return {}
+            b, a = (self._moved(one, self._factor_means.pop(one))[one] for one in names)
+            return self._next_factors(self.products, module, b, a)
+        tensors = self._moved(name, mean)
+        self.step_squares += float((tensors[name] - self.master.read(name).double()).square().sum())
+        return tensors
+
+    def _moved(self, name: str, mean: Tensor) -> dict[str, Tensor]:
+        theta = self.master.read(name).to(torch.float64)
+        # The first update rule does not look at the proxy, and with the others all have the master's rank.
+        is_first = self.spec.update_rule == 1
+        proxy = theta if is_first else read_component(self.received[0].proxy, name).to(torch.float64)
+        return next_tensors(self.master, name, theta, proxy, mean, self.spec)
+
+    def _next_factors(self, products: ModuleProducts, module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:
+        combined = products.combined(module)
+        self.step_squares += (self._scaling * combined.moved) ** 2
+        if combined.factors is not None:
+            b, a = combined.factors
+        return {factor_b(module): b, factor_a(module): a, **self._note_withheld(module, *combined.withheld)}
+
+    def _kept(self) -> Iterator[tuple[str, Tensor]]:
+        """What the master withholds, as it is."""
+        for module in self.withheld:
+            b, a = self.master.read(withheld_b(module)), self.master.read(withheld_a(module))
+            self._note_withheld(module, b.double(), a.double())
+            yield withheld_b(module), b
+            yield withheld_a(module), a
+
+    def _note_withheld(self, module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:
+        if not len(a):
+            return {}
+        with one_thread():
+            self.withheld_squares += self._scaling**2 * squared_product(b, a)
+        return {withheld_b(module): b, withheld_a(module): a}
+
+    @property
+    def _scaling(self) -> float:
+        return self.master.header.spec.model.lora.scaling
+
+    def _stack(self, received: Sequence[Received]) -> Stack:
+        return Stack(
+            [one.update for one in received],
+            self.shapes,
+            threads=torch.get_num_threads(),
+            own_shapes=[one.shapes for one in received],
+        )

@@ -1,9 +1,11 @@
 """What must be true of every update before any arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout
+from fedlpp_cli.adapters.ranks import lora_of_rank, shapes_of_rank
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.errors import (
     DuplicateUpdateError,
@@ -12,22 +14,44 @@ from fedlpp_cli.errors import (
     OtherClientError,
     ReplayError,
 )
-from fedlpp_cli.records.headers import MasterHeader, PackageHeader, UpdateHeader
+from fedlpp_cli.records.headers import MasterHeader, PackageHeader, ProxyHeader, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
 
 Update = TensorFile[UpdateHeader]
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What went out to clients: a package's manifest and the proxy in it."""
+
+    manifest: PackageHeader
+    proxy: TensorFile[ProxyHeader]
+
+
+def check_proxy_of(proxy: TensorFile[ProxyHeader], master: TensorFile[MasterHeader], *, source: str) -> None:
+    """Refuse a proxy that is not the master's adapter, or its first terms.
+
+    Raises:
+        LineageError: a rank above the master's, other components, or another scaling.
+    """
+    ours, theirs = master.header.spec.model.lora, proxy.header.spec.model.lora
+    if theirs.rank > ours.rank:
+        raise LineageError(f"{source}: its proxy has rank {theirs.rank}, the master {ours.rank}")
+    expected = shapes_of_rank(components_of(master), theirs.rank)
+    if theirs != lora_of_rank(ours, theirs.rank) or proxy.header.spec.shapes != expected:
+        raise LineageError(f"{source}: its proxy is not of the master's adapter, nor of the first terms of it")
+
+
 def check_lineage(
-    update: Update, master: TensorFile[MasterHeader], federation: str, packages: dict[str, PackageHeader]
-) -> PackageHeader:
-    """The package that an update was trained on; an update that does not belong into this round is refused.
+    update: Update, master: TensorFile[MasterHeader], federation: str, packages: Mapping[str, Sent]
+) -> Sent:
+    """What an update was trained on; an update that does not belong into this round is refused.
 
     Args:
         update: what a client sent.
         master: the open round's.
         federation: its name.
-        packages: sha256 to manifest of the packages that went out in this round.
+        packages: sha256 of a package to what it holds, of those that went out in this round.
 
     Raises:
         ReplayError: other federation, round, method or package.
@@ -43,8 +67,8 @@ def check_lineage(
     package = packages.get(header.parent("package") or "")
     if package is None:
         raise ReplayError(f"{source}: trained on a package other than those of this round")
-    check_answers(header, package, source=source)
-    expected = proxy_layout(components_of(master), header.spec.quantize)
+    check_answers(header, package.manifest, source=source)
+    expected = proxy_layout(package.proxy.header.spec.shapes, header.spec.quantize)
     check_same_layout(layout_of(update.tensors), expected, source=source)
     return package
 

@@ -1,6 +1,6 @@
 """How updates become one: which clients count, how much, and whether by sums or value by value.
 
-x_k: the update of client k of n, as one long vector, after clipping; w_k: its weight, all 1/n but where examples count;
+x_k: the update of client k of n, as one long vector, after clipping; w_k: its weight, 1/n unless something is counted;
 f: how many clients may be against the owner (`n_malicious`); d(x, y): the L2 distance.
 
 mean               sum of w_k x_k
@@ -83,8 +83,8 @@ def check_options(spec: AggregateSpec, *, has_reference: bool) -> None:
         raise UsageError(f"--n-malicious {spec.n_malicious}: --rule {rule} makes no promise about a number of clients")
     if not spec.n_malicious and rule in _NEED_MALICIOUS:
         raise UsageError(f"--rule {rule} needs --n-malicious: without it, it is the mean")
-    if rule in _UNWEIGHTED and spec.weighting == "examples":
-        raise UsageError(f"--weighting examples: --rule {rule} has no weights", hint="--weighting equal")
+    if rule in _UNWEIGHTED and spec.weighting != "equal":
+        raise UsageError(f"--weighting {spec.weighting}: --rule {rule} has no weights", hint="--weighting equal")
     if rule in _UNWEIGHTED and spec.max_share < 1:
         raise UsageError(f"--max-share {spec.max_share:g}: --rule {rule} has no weights")
     if spec.clip_to_median and spec.clip_norm is not None and not clips:

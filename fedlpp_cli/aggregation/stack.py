@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlpp_cli.adapters.windows import WINDOW_UNIT, read_window
+from fedlpp_cli.adapters.padding import read_padded
+from fedlpp_cli.adapters.windows import WINDOW_UNIT
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.codec import MIN_COMPILED
 from fedlpp_cli.quantization.layout import Shape
@@ -56,17 +57,27 @@ def arithmetic(n_values: int) -> ModuleType:
 
 
 class Stack:
-    """Checked updates of one layout, in the order in which sums go over them."""
+    """Checked updates, in the order in which sums go over them; those of a lower rank are filled up with zeros."""
 
-    def __init__(self, updates: Sequence[Update], shapes: Mapping[str, Shape], *, threads: int) -> None:
+    def __init__(
+        self,
+        updates: Sequence[Update],
+        shapes: Mapping[str, Shape],
+        *,
+        threads: int,
+        own_shapes: Sequence[Mapping[str, Shape]] | None = None,
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             updates: open files.
             shapes: component to shape, in the order in which components are read.
             threads: how many may run.
+            own_shapes: the same for each update, where they are not all of these shapes.
         """
         self.updates = updates
+        self._shapes = shapes
+        self._own_shapes = own_shapes or [shapes] * len(updates)
         self.n_values = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
         self.loops = arithmetic(len(updates) * sum(self.n_values.values()))
         self._size = min(window_size(len(updates)), -(-max(self.n_values.values()) // WINDOW_UNIT) * WINDOW_UNIT)
@@ -110,6 +121,8 @@ class Stack:
         size = window.stop - window.start
         rows: Array = self._memory.values[: size * len(self.updates)].reshape(len(self.updates), size)
         is_compiled = self.loops.__name__.endswith("kernels")
-        for row, update in zip(rows, self.updates, strict=True):
-            read_window(update, window.component, window.n_values, window.start, row, compiled=is_compiled)
+        name = window.component
+        for row, update, own in zip(rows, self.updates, self._own_shapes, strict=True):
+            shapes = own[name], self._shapes[name]
+            read_padded(update, name, shapes, window.start, row, compiled=is_compiled)
         return rows

@@ -2,30 +2,36 @@
 
 from collections.abc import Sequence
 
-from fedlpp_cli.errors import QuorumError
+from fedlpp_cli.errors import GateError, QuorumError
 from fedlpp_cli.records.specs import Weighting
 
 
 def client_weights(
-    n_examples: Sequence[int], *, weighting: Weighting, max_examples: int | None, max_share: float = 1.0
+    sizes: Sequence[float], *, weighting: Weighting, max_examples: int | None, max_share: float = 1.0
 ) -> list[float]:
     """Weights that sum to 1.
 
     Args:
-        n_examples: what each client says it trained on.
-        weighting: by examples, or all equal.
+        sizes: of each client the number of examples that it says it trained on, or the norm of its product.
+        weighting: by examples, by norms of products, or all equal.
         max_examples: counts above it count as it, since clients report them themselves.
         max_share: no weight is above it.
 
     Raises:
         QuorumError: too few clients for that share.
+        GateError: by norms of products, and all are zero.
     """
     match weighting:
         case "examples":
-            counts = [min(count, max_examples or count) for count in n_examples]
+            counts = [min(count, max_examples or count) for count in sizes]
+        case "product-norm":
+            counts = list(sizes)
         case "equal":
-            counts = [1] * len(n_examples)
-    return limit_shares([count / sum(counts) for count in counts], max_share)
+            counts = [1] * len(sizes)
+    total = sum(counts)
+    if not total:
+        raise GateError("--weighting product-norm: B A is zero in every adapter that was trained")
+    return limit_shares([count / total for count in counts], max_share)
 
 
 def limit_shares(weights: Sequence[float], max_share: float) -> list[float]:

@@ -1,11 +1,13 @@
-"""What an owner has released: one proxy of each master, one quantized base of each federation with a private one.
+"""What an owner has released: one rounding of each master, one quantized base of each federation with a private one.
 
 Two roundings of the same weights tell more than one: the intervals of two formats intersect, the mean of many draws
 has almost no error. So `pack` notes what it is about to release, and refuses another image of what was released before.
+Proxies of several ranks are no second rounding: `quantize` makes all of them from one (`adapters/ranks.py`), so
+each rank may go out once, all with the same spec.
 
 The ledger is a file of the owner's, one canonical JSON object a line:
 
-    {"about":"adapter","master":"<sha256>","proxy":"<sha256>","quantize":{...}}
+    {"about":"adapter","master":"<sha256>","proxy":"<sha256>","quantize":{...},"rank":8}
     {"about":"base","base":"<sha256>","federation":"<sha256>"}
 
 A line is on disk before the package that it is about has its name. A crash in between leaves a line about a package
@@ -24,7 +26,7 @@ from fedlpp_cli import canonical
 from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.whole import fsync_folder, write_all
 from fedlpp_cli.errors import ArtifactError, FedlppError, InputError, OutputError, SecondReleaseError, UsageError
-from fedlpp_cli.records.record import Digest, Record, read_record, to_plain
+from fedlpp_cli.records.record import Digest, PositiveInt, Record, read_record, to_plain
 from fedlpp_cli.records.specs import QuantSpec
 
 _MAX_BYTES: Final = 64 * 2**20
@@ -33,11 +35,12 @@ _ELSEWHERE: Final = "--ledger FILE, or FEDLPP_STATE, puts the release ledger els
 
 
 class AdapterRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="adapter"):
-    """A master's adapter goes out as a proxy."""
+    """A master's adapter goes out as a proxy. `rank` None: an older line, which does not say."""
 
     master: Digest
     proxy: Digest
     quantize: QuantSpec
+    rank: PositiveInt | None = None
 
     @property
     def secret(self) -> tuple[str, str]:
@@ -48,6 +51,15 @@ class AdapterRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="
     def image(self) -> tuple[str, str]:
         """What it goes out as, and its digest."""
         return "proxy", self.proxy
+
+    def goes_with(self, other: "Release") -> bool:
+        """Whether both are made from one rounding: the same one, with different ranks."""
+        return (
+            isinstance(other, AdapterRelease)
+            and self.quantize == other.quantize
+            and None not in (self.rank, other.rank)
+            and self.rank != other.rank
+        )
 
 
 class BaseRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="base"):
@@ -65,6 +77,10 @@ class BaseRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="bas
     def image(self) -> tuple[str, str]:
         """What it goes out as, and its digest."""
         return "base artifact", self.base
+
+    def goes_with(self, _: "Release") -> bool:
+        """Whether both are made from one rounding: no two copies are."""
+        return False
 
 
 Release = AdapterRelease | BaseRelease
@@ -132,6 +148,7 @@ def _new_among(releases: Sequence[Release], known: Sequence[tuple[int, Release]]
         before = [(number, one) for number, one in known if one.secret == release.secret]
         if any(one.image == release.image for _, one in before):
             continue
+        before = [(number, one) for number, one in before if not release.goes_with(one)]
         if before:
             number, one = before[0]
             (what, secret), (kind, found), (_, wanted) = release.secret, one.image, release.image

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fedlpp_cli.cli.options import of
-from fedlpp_cli.records.specs import AggregateSpec, Rule, ServerOptimizer, Weighting
+from fedlpp_cli.records.specs import AggregateSpec, Combine, Rule, ServerOptimizer, Weighting
 
 OPTIMIZER = "Server optimizer"
 RULE = "Rule"
@@ -14,6 +14,9 @@ UpdateRuleOpt = Annotated[int | None, of(AggregateSpec, "update_rule", "1: theta
 ServerLearningRateOpt = Annotated[float | None, of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
 WeightingOpt = Annotated[Weighting | None, of(AggregateSpec, "weighting", "Weights of the clients.")]
 MaxExamplesOpt = Annotated[int | None, of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
+CombineOpt = Annotated[
+    Combine | None, of(AggregateSpec, "combine", "What is averaged: factors, or products B A in one of three ways.")
+]
 RuleOpt = Annotated[Rule | None, of(AggregateSpec, "rule", "How updates become one.", panel=RULE)]
 NMaliciousOpt = Annotated[
     int | None, of(AggregateSpec, "n_malicious", "Clients that the rule shall withstand.", panel=RULE)

@@ -52,6 +52,7 @@ def _quantize(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
+        ("rank", result.rank),
         ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters, {size(result.n_bytes_fp16)} in fp16"),
         ("quantized base", result.base),
         ("sha256", _short(result.sha256) or "nothing was written"),
@@ -100,12 +101,14 @@ def _aggregate(result: Any) -> Iterable[Block]:
         ("round", f"{result.round - 1} -> {result.round}"),
         ("rule", f"{_rule(spec)}update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
         ("optimizer", _optimizer_text(result)),
+        ("combined", _combine_text(result)),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
     rows = (
         (
             one.client,
+            one.rank,
             one.n_examples,
             f"{one.weight:.3f}",
             _number(one.update_norm),
@@ -117,7 +120,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
         )
         for one in sorted(result.clients, key=lambda one: one.client)
     )
-    head = ("client", "examples", "weight", "norm", "of B A", "clipped", "cosine", "loss first", "loss last")
+    head = ("client", "rank", "examples", "weight", "norm", "of B A", "clipped", "cosine", "loss first", "loss last")
     yield _table(head, rows)
     if result.rejected:
         left_out = [(one.client or "?", one.code, one.path, one.reason) for one in result.rejected]
@@ -131,6 +134,15 @@ def _rule(spec: Any) -> str:
         clips += f"{'radius' if spec.rule == 'centered-clipping' else 'clipped to'} {spec.clip_norm:g}, "
     against = f" with {spec.n_malicious} malicious" if spec.n_malicious else ""
     return ("" if spec.rule == "mean" else f"{spec.rule}{against}, ") + clips
+
+
+def _combine_text(result: Any) -> str | None:
+    ways = {"factors": "factors", "svd": "products, by their best factors"}
+    ways |= {"stack": "products, the rest withheld", "residual": "factors, what products say beyond them withheld"}
+    way = ways[result.aggregate.combine]
+    if result.withheld_norm is None:
+        return None if result.aggregate.combine == "factors" else way
+    return f"{way}; norm of what is withheld {result.withheld_norm:g}"
 
 
 def _optimizer_text(result: Any) -> str | None:
@@ -196,6 +208,7 @@ def _inspect(result: Any) -> Iterable[Block]:
         ("sha256", result.sha256),
         ("size", size(result.n_bytes)),
         ("parameters", f"{result.n_parameters:,}{bits}" if result.n_parameters else bits.removeprefix(", ")),
+        ("withheld", _withheld_text(result.header)),
     ])  # fmt: skip
     if result.tensors:
         rows = ((t.name, t.dtype, list(t.shape), size(t.n_bytes)) for t in result.tensors)
@@ -207,6 +220,12 @@ def _inspect(result: Any) -> Iterable[Block]:
         yield _table(("not quantized", "dtype"), sorted(result.unquantized.items()))
     header = {key: value for key, value in result.header.items() if key != "files"}
     yield printable(json.dumps(header, indent=2, sort_keys=True), keep_lines=True)
+
+
+def _withheld_text(header: dict[str, Any]) -> str | None:
+    """What a master has beside the factors that clients get."""
+    ranks = header["spec"].get("withheld") if header["kind"] == "master" else None
+    return f"in {len(ranks)} modules, of rank {max(ranks.values())} at most" if ranks else None
 
 
 def _verify(result: Any) -> Iterable[Block]:

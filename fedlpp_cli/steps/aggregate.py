@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 import torch
 
-from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout, n_parameters, steps_after
+from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
 from fedlpp_cli.aggregation.fold import Fold
+from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.artifact import store
@@ -37,7 +38,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None.
 
     `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
-    the report.
+    the report, and so `withheld_norm`.
     """
 
     path: str
@@ -48,6 +49,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     aggregate: AggregateSpec
     optimizer_steps: int
     median_change: float | None
+    withheld_norm: float | None
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
@@ -74,9 +76,10 @@ def aggregate(
     Args:
         master: the open round's, full precision.
         updates: what the clients sent.
-        packages: what was sent to them: one for all, or one for each.
+        packages: what was sent to them: one for all, or one for each; their proxies may have different ranks.
         out: where the next master goes: a path of the owner's.
-        spec: rule, clipping, update rule, server's learning rate, weighting, and how many updates must be sound.
+        spec: rule, clipping, update rule, server's learning rate, weighting, whether factors or products are averaged,
+            and how many updates must be sound.
         reference: the owner's own update, trained on one of the packages, for rule "fltrust".
         force: replace an existing output.
         dry_run: check everything and write nothing.
@@ -101,17 +104,18 @@ def aggregate(
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = _open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
+        _check_ranks(spec, opened, sent)
         threads = torch.get_num_threads()
         intake = take_in(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
-        own = None if reference is None else take_reference(files, reference, opened, sent, intake.updates)
-        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own)
-        products = product_norms(fold.updates, fold.proxy, fold.shapes, threads=threads)
+        own = None if reference is None else take_reference(files, reference, opened, sent, intake.received)
+        fold = Fold(opened, intake.received, spec, own)
+        products = product_norms(fold.received, threads=threads)
         if dry_run:
             return _result(fold, _contributions(fold, products), intake, path=str(target))
         header = _next_header(fold, sent)
-        layout = master_layout(components_of(opened), MOMENTS[spec.server_optimizer])
+        layout = fold.layout
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
             for number, (name, value) in enumerate(fold.values(), start=1):
                 writer.write(name, value)
@@ -129,15 +133,39 @@ def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Seq
         package = open_package(ref)
         files.callback(package.proxy.close)
         check_parent(package.proxy.header, "master", master.sha256, source=package.name, parent=str(master.path))
-        if sent and package.proxy.sha256 != sent[0].proxy.sha256:
-            raise LineageError(f"{package.name} and {sent[0].name} hold different proxies of one master")
+        check_proxy_of(package.proxy, master, source=package.name)
+        for other in sent:
+            _check_beside(package, other)
         sent.append(package)
     return sent
 
 
+def _check_beside(package: OpenPackage, other: OpenPackage) -> None:
+    """Of one round there is one rounding of the master, and one proxy for each rank."""
+    ours, theirs = package.proxy.header, other.proxy.header
+    if ours.spec.model.lora.rank != theirs.spec.model.lora.rank:
+        same = (ours.spec.quantize, ours.parents) == (theirs.spec.quantize, theirs.parents)
+    else:
+        same = package.proxy.sha256 == other.proxy.sha256
+    if not same:
+        raise LineageError(f"{package.name} and {other.name} hold different proxies of one master")
+
+
+def _check_ranks(spec: AggregateSpec, master: TensorFile[MasterHeader], sent: Sequence[OpenPackage]) -> None:
+    full = master.header.spec.model.lora.rank
+    for package in sent:
+        rank = package.proxy.header.spec.model.lora.rank
+        if spec.update_rule != 1 and rank != full:
+            raise UsageError(
+                f"--update-rule {spec.update_rule}: it drops what the proxy has not, and that in {package.name} has "
+                f"rank {rank} of {full}",
+                hint="--update-rule 1",
+            )
+
+
 def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
     before = fold.master.header.spec
-    reference = {} if fold.reference is None else {"reference": (fold.reference[0].sha256,)}
+    reference = {} if fold.reference is None else {"reference": (fold.reference.update.sha256,)}
     return MasterHeader(
         federation=federation_of(fold.master),
         round=fold.master.header.round + 1,
@@ -150,9 +178,10 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
         spec=MasterSpec(
             model=before.model,
             seed=before.seed,
-            quantize=fold.proxy.header.spec.quantize,
+            quantize=sent[0].proxy.header.spec.quantize,
             aggregate=fold.spec,
             optimizer_steps=steps_after(before, fold.spec),
+            withheld=fold.withheld,
             base_weights=before.base_weights,
         ),
     )
@@ -161,19 +190,20 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
 def _contributions(fold: Fold, products: Sequence[float]) -> tuple[ClientContribution, ...]:
     return tuple(
         ClientContribution(
-            client=update.header.spec.client,
-            update=update.sha256,
-            n_examples=update.header.spec.metrics.n_examples,
+            client=one.update.header.spec.client,
+            update=one.update.sha256,
+            n_examples=one.update.header.spec.metrics.n_examples,
+            rank=one.rank,
             weight=six_digits(weight),
-            update_norm=six_digits(norm),
+            update_norm=six_digits(one.norm),
             clip_factor=six_digits(factor),
             product_norm=six_digits(product),
             cosine=None if cosine is None else six_digits(cosine),
-            loss_first=update.header.spec.metrics.loss_first,
-            loss_last=update.header.spec.metrics.loss_last,
+            loss_first=one.update.header.spec.metrics.loss_first,
+            loss_last=one.update.header.spec.metrics.loss_last,
         )
-        for update, weight, norm, factor, product, cosine in zip(
-            fold.updates, fold.weights, fold.norms, fold.clip_factors, products, fold.cosines(), strict=True
+        for one, weight, factor, product, cosine in zip(
+            fold.received, fold.weights, fold.clip_factors, products, fold.cosines(), strict=True
         )
     )
 
@@ -187,16 +217,21 @@ def _report(
         parents={"master": (sha256,)},
         spec=AggregateReport(
             aggregate=fold.spec,
-            n_clients=len(fold.updates),
-            n_tensors=len(components_of(fold.master)),
-            n_parameters=n_parameters(components_of(fold.master)),
+            n_clients=len(fold.received),
+            n_tensors=len(fold.shapes),
+            n_parameters=n_parameters(fold.shapes),
             mean_norm=six_digits(math.sqrt(fold.mean_squares)),
             step_norm=six_digits(math.sqrt(fold.step_squares)),
             median_change=fold.magnitudes.median(),
+            withheld_norm=_withheld_norm(fold),
             clients=clients,
             rejected=tuple(_without_path(one) for one in intake.rejected),
         ),
     )
+
+
+def _withheld_norm(fold: Fold) -> float | None:
+    return six_digits(math.sqrt(fold.withheld_squares)) if fold.withheld_squares else None
 
 
 def _without_path(rejection: Rejection) -> RejectedUpdate:
@@ -223,7 +258,8 @@ def _result(
         aggregate=fold.spec,
         optimizer_steps=steps_after(fold.master.header.spec, fold.spec),
         median_change=fold.magnitudes.median(),
-        n_clients=len(fold.updates),
+        withheld_norm=_withheld_norm(fold),
+        n_clients=len(fold.received),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
         clients=clients,
         rejected=intake.rejected,

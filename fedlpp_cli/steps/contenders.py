@@ -18,6 +18,8 @@ from torch import Tensor
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import CONFIG, read_peft
 from fedlpp_cli.adapters.proxy_tensors import check_proxy, read_component
+from fedlpp_cli.adapters.ranks import lora_of_rank
+from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import MANIFEST, open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -115,6 +117,7 @@ class Line:
         round_text = f"round {file.header.round}"
         quantize = self.quantize or spec.quantize or QuantSpec()
         seen = self._quantized_base(file) if model.base.private else full
+        lora = lora_of_rank(model.lora, model.lora.rank + max(spec.withheld.values(), default=0))
 
         def first() -> Mapping[str, Tensor]:
             return first_values(full, model.task, model.lora, seed=spec.seed)
@@ -123,7 +126,7 @@ class Line:
             return {name: round_tensor(file.read(name), quantize, name=name) for name in components_of(file)}
 
         def central() -> Mapping[str, Tensor]:
-            return {name: file.read(name) for name in components_of(file)}
+            return of_one_rank(owners_values(file, components_of(file)), lora.rank)
 
         rows = [Contender("base", model.base.model_type, None, full, model.task, model.lora, first)]
         if (quantize.bits != "full" or model.base.private) and not is_proxied:
@@ -131,7 +134,7 @@ class Line:
             name = f"{label} proxy".strip()
             rows.append(Contender(name, detail, file.sha256, seen, model.task, model.lora, rounded))
         name = label if label and len(rows) == 1 else f"{label} central".strip()
-        return [*rows, Contender(name, round_text, file.sha256, full, model.task, model.lora, central)]
+        return [*rows, Contender(name, round_text, file.sha256, full, model.task, lora, central)]
 
     def _of_proxy(self, label: str, proxy: TensorFile[ProxyHeader]) -> list[Contender]:
         check_proxy(proxy)

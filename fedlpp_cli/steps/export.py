@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import write_peft
+from fedlpp_cli.adapters.withheld import owners_values
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.artifact.whole import whole_folder
@@ -46,6 +47,8 @@ def export(
 ) -> ExportResult:
     """Write the full-precision adapter for use outside of the federation. It is the owner's secret like the master.
 
+    What the master withholds is in it: such layers have a higher rank in a PEFT adapter.
+
     Args:
         master: which one.
         out: the folder to write, on disk or in a private repository.
@@ -64,7 +67,7 @@ def export(
         why = "this is the full-precision adapter"
         with store.destination(parse_ref(out), message=title, force=force, confidential=why) as place:
             on_progress("reading adapter", 0, 0)
-            values = {name: opened.read(name) for name in components_of(opened)}
+            values = owners_values(opened, components_of(opened))
             with whole_folder(place.path, force=force) as draft:
                 if format == "merged":
                     _write_merged(draft, opened, values, base, on_progress)

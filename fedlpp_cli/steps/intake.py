@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all
+from fedlpp_cli.aggregation.gates import Sent, check_duplicates, check_lineage, refuse_all
 from fedlpp_cli.aggregation.norms import update_norm
+from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import ArtifactError, FedlppError, GateError, LineageError, QuorumError
@@ -31,10 +31,9 @@ class Rejection(RejectedUpdate, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Sound updates in the order of their sha256, the norms that they have, and what was left out."""
+    """Sound updates in the order of their sha256, and what was left out."""
 
-    updates: tuple[Update, ...]
-    norms: tuple[float, ...]
+    received: tuple[Received, ...]
     rejected: tuple[Rejection, ...]
 
 
@@ -42,7 +41,7 @@ class Intake:
 class _Candidate:
     path: str
     update: Update | None = None
-    norm: float = 0.0
+    received: Received | None = None
     problem: FedlppError | None = None
 
 
@@ -74,15 +73,16 @@ def take_in(
         InputError, HubError: an update that is missing.
     """
     candidates = [_open(files, parse_ref(ref)) for ref in refs]
-    manifests = {package.folder.sha256: package.folder.header for package in sent}
-    shapes = components_of(master)
+    packages = {package.folder.sha256: Sent(package.folder.header, package.proxy) for package in sent}
 
     def check(candidate: _Candidate) -> None:
         try:
             if candidate.update is not None:
-                package = check_lineage(candidate.update, master, federation_of(master), manifests)
-                candidate.norm = update_norm(candidate.update, shapes, package.spec.train.max_update_norm)
+                package = check_lineage(candidate.update, master, federation_of(master), packages)
+                limit = package.manifest.spec.train.max_update_norm
+                norm = update_norm(candidate.update, package.proxy.header.spec.shapes, limit)
                 _ = candidate.update.sha256
+                candidate.received = Received(candidate.update, package.proxy, norm)
         except (ArtifactError, LineageError, GateError) as problem:
             candidate.problem = problem
 
@@ -97,17 +97,17 @@ def take_reference(
     ref: RefLike,
     master: TensorFile[MasterHeader],
     sent: Sequence[OpenPackage],
-    updates: Sequence[Update],
-) -> tuple[Update, float]:
-    """The owner's own update and its norm; anything wrong with it stops the round.
+    received: Sequence[Received],
+) -> Received:
+    """The owner's own update; anything wrong with it stops the round.
 
     Raises:
         FedlppError: as `take_in` without a quorum.
-        DuplicateUpdateError: it is from one of the clients of `updates`.
+        DuplicateUpdateError: it is from one of the clients of `received`.
     """
     intake = take_in(files, [ref], master, sent, min_clients=None, threads=1, on_progress=silent)
-    check_duplicates([*updates, *intake.updates])
-    return intake.updates[0], intake.norms[0]
+    check_duplicates([one.update for one in (*received, *intake.received)])
+    return intake.received[0]
 
 
 def _open(files: ExitStack, ref: Ref) -> _Candidate:
@@ -122,16 +122,16 @@ def _open(files: ExitStack, ref: Ref) -> _Candidate:
 
 def _choose(candidates: Sequence[_Candidate], master_bytes: int, min_clients: int | None) -> Intake:
     problems = [candidate.problem for candidate in candidates if candidate.problem is not None]
-    sound = [(one.update, one.norm) for one in candidates if one.problem is None and one.update is not None]
+    sound = [one.received for one in candidates if one.received is not None]
     if min_clients is None or len(sound) < min_clients:
         refuse_all(problems, len(candidates))
     if min_clients is not None and len(sound) < min_clients:
         raise QuorumError(f"{len(sound)} sound updates, --min-clients {min_clients} asks for more")
-    check_duplicates([update for update, _ in sound])
-    sound.sort(key=lambda pair: pair[0].sha256)
+    check_duplicates([one.update for one in sound])
+    sound.sort(key=lambda one: one.update.sha256)
     rejected = [_reject(one, one.problem, master_bytes) for one in candidates if one.problem is not None]
     rejected.sort(key=lambda one: (one.update or "", one.reason))
-    return Intake(tuple(update for update, _ in sound), tuple(norm for _, norm in sound), tuple(rejected))
+    return Intake(tuple(sound), tuple(rejected))
 
 
 def _reject(candidate: _Candidate, problem: FedlppError, master_bytes: int) -> Rejection:

@@ -77,7 +77,7 @@ def pack(
 
     Raises:
         SecrecyError: a master instead of a proxy.
-        SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
+        SecondReleaseError: the same master rounded otherwise, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
@@ -115,7 +115,10 @@ def _releases(proxy: TensorFile[ProxyHeader]) -> list[Release]:
     master, base = header.parent("master"), header.parent("base")
     if master is None:
         raise LineageError(f"{proxy.path}: it does not say of which master it is the proxy")
-    releases: list[Release] = [AdapterRelease(master=master, proxy=proxy.sha256, quantize=header.spec.quantize)]
+    rank = header.spec.model.lora.rank
+    releases: list[Release] = [
+        AdapterRelease(master=master, proxy=proxy.sha256, quantize=header.spec.quantize, rank=rank)
+    ]
     if header.spec.model.base.private and base is not None:
         releases.append(BaseRelease(federation=header.federation or "", base=base))
     return releases

@@ -1,9 +1,14 @@
 """`quantize`: a master becomes the proxy that clients may see."""
 
 import math
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
+from fedlpp_cli.adapters.ranks import first_terms, lora_of_rank, shapes_of_rank
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.folder import open_folder
@@ -11,6 +16,7 @@ from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.record import Record
@@ -33,6 +39,7 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     federation: str
     round: int
     quantize: QuantSpec
+    rank: int
     n_parameters: int
     n_bytes: int
     n_bytes_fp16: int
@@ -46,6 +53,7 @@ def quantize(
     *,
     out: RefLike,
     spec: QuantSpec | None = None,
+    rank: int | None = None,
     base: RefLike | None = None,
     base_out: RefLike | None = None,
     base_spec: BaseQuantSpec | None = None,
@@ -59,6 +67,7 @@ def quantize(
         master: the master of the open round.
         out: where the proxy goes.
         spec: bits, block and scales of the adapter.
+        rank: the proxy's, for clients who train with less than the master's; None for the master's.
         base: folder or Hub address of a private base; needed until `base_out` is there.
         base_out: where the quantized private base goes, or lies since an earlier round.
         base_spec: format of the private base.
@@ -68,7 +77,7 @@ def quantize(
 
     Raises:
         GateError: a weight that is not finite.
-        UsageError: a private base without `base_out`.
+        UsageError: a private base without `base_out`; a rank that is not one to the master's.
         ModelError: `base` is not the base of this federation.
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
@@ -76,14 +85,17 @@ def quantize(
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
-        _check_block(opened, spec)
+        rank = _check_rank(opened, rank)
+        shapes = shapes_of_rank(components_of(opened), rank)
+        _check_block(shapes, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(components_of(opened), spec, _errors(opened, spec, on_progress))
+            groups = adapter_groups(shapes, spec, _errors(opened, spec, rank, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
-            return _result(opened, spec, groups, path=str(out), sha256=None, base=base_out if is_private else None)
-        groups, base_sha256 = adapter_groups(components_of(opened), spec), None
+            base_path = base_out if is_private else None
+            return _result(opened, spec, rank, groups, path=str(out), sha256=None, base=base_path)
+        groups, base_sha256 = adapter_groups(shapes, spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -95,14 +107,23 @@ def quantize(
             )
             groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
         with store.destination(parse_ref(out), message=f"Proxy of round {opened.header.round}", force=force) as place:
-            _write_proxy(opened, spec, base_sha256, place, force=force, on_progress=on_progress)
+            _write_proxy(opened, spec, rank, base_sha256, place, force=force, on_progress=on_progress)
             sha256 = sha256_of_file(place.path)
         base_path = base_out if is_private else None
-        return _result(opened, spec, groups, path=str(place.written), sha256=sha256, base=base_path)
+        return _result(opened, spec, rank, groups, path=str(place.written), sha256=sha256, base=base_path)
 
 
-def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
-    largest = max(math.prod(shape) for shape in components_of(master).values())
+def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:
+    lora = master.header.spec.model.lora
+    if rank is not None and not 1 <= rank <= lora.rank:
+        raise UsageError(f"--rank {rank}: the master's is {lora.rank}", hint=f"--rank 1 to --rank {lora.rank}")
+    if rank not in (None, lora.rank) and not lora.target_modules:
+        raise UsageError(f"--rank {rank}: this adapter has no factors, all of it is trained whole")
+    return lora.rank if rank is None else rank
+
+
+def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
+    largest = max(math.prod(shape) for shape in shapes.values())
     if spec.bits != "full" and spec.block > largest:
         raise UsageError(
             f"--block {spec.block} is larger than every tensor of the adapter, of {largest} weights at most",
@@ -110,12 +131,26 @@ def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
         )
 
 
-def _errors(master: TensorFile[MasterHeader], spec: QuantSpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
+def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank: int) -> Tensor:
+    """What is rounded into a proxy of that rank.
+
+    Below the master's rank a factor is cut out of what the rounded whole says, and rounded again. Were it cut out
+    first, blocks would lie elsewhere, and two ranks would be two roundings of the same weights. So every rank's proxy
+    is made from one rounding, and all of them together tell no more than that one.
+    """
+    value = master.read(name)
+    cut = first_terms(name, value, rank)
+    return value if cut is value else first_terms(name, round_tensor(value, spec, name=name), rank)
+
+
+def _errors(
+    master: TensorFile[MasterHeader], spec: QuantSpec, rank: int, on_progress: Progress
+) -> dict[str, tuple[float, float]]:
     """Component to (||Q(x) - x||^2, ||x||^2)."""
     found, names = {}, components_of(master)
     for number, name in enumerate(names, start=1):
-        value = master.read(name)
-        off = round_tensor(value, spec, name=name).double() - value.double()
+        value = first_terms(name, master.read(name), rank)
+        off = round_tensor(_to_round(master, name, spec, rank), spec, name=name).double() - value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -136,28 +171,30 @@ def _groups_of_base(
 def _write_proxy(
     master: TensorFile[MasterHeader],
     spec: QuantSpec,
+    rank: int,
     base_sha256: str | None,
     place: store.Destination,
     *,
     force: bool,
     on_progress: Progress,
 ) -> None:
-    shapes = components_of(master)
+    shapes = shapes_of_rank(components_of(master), rank)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
-        spec=ProxySpec(model=_seen_by_clients(master.header.spec.model), quantize=spec, shapes=shapes),
+        spec=ProxySpec(model=_seen_by_clients(master.header.spec.model, rank), quantize=spec, shapes=shapes),
     )
     with write_tensors(place.path, header, proxy_layout(shapes, spec), force=force) as writer:
         for number, name in enumerate(shapes, start=1):
-            for part, tensor in quantize_tensor(master.read(name), spec, name=name).items():
+            for part, tensor in quantize_tensor(_to_round(master, name, spec, rank), spec, name=name).items():
                 writer.write(tensor_name(name, part), tensor)
             on_progress("quantizing adapter", number, len(shapes))
 
 
-def _seen_by_clients(model: ModelSpec) -> ModelSpec:
+def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
     """Of a private base, clients learn the architecture and nothing that tells which model it is."""
+    model = replace(model, lora=lora_of_rank(model.lora, rank))
     if not model.base.private:
         return model
     base = BaseSpec(model_type=model.base.model_type, private=True, hub=None, files={})
@@ -167,13 +204,14 @@ def _seen_by_clients(model: ModelSpec) -> ModelSpec:
 def _result(
     master: TensorFile[MasterHeader],
     spec: QuantSpec,
+    rank: int,
     groups: tuple[TensorGroup, ...],
     *,
     path: str,
     sha256: str | None,
     base: RefLike | None,
 ) -> QuantizeResult:
-    n_values = n_parameters(components_of(master))
+    n_values = n_parameters(shapes_of_rank(components_of(master), rank))
     n_bytes = sum(group.n_bytes for group in groups if group.part == "adapter")
     return QuantizeResult(
         path=path,
@@ -181,6 +219,7 @@ def _result(
         federation=federation_of(master),
         round=master.header.round,
         quantize=spec,
+        rank=rank,
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,

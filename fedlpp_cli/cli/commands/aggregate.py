@@ -31,6 +31,7 @@ def aggregate(
     max_examples: a.MaxExamplesOpt = None,
     max_share: a.MaxShareOpt = None,
     n_rounds: a.NRoundsOpt = None,
+    combine: a.CombineOpt = None,
     server_optimizer: a.ServerOptimizerOpt = None,
     beta1: a.Beta1Opt = None,
     beta2: a.Beta2Opt = None,
@@ -52,6 +53,8 @@ def aggregate(
     fedlpp aggregate master.safetensors updates/*.safetensors --package package --out ../round-0001/master.safetensors
     fedlpp aggregate master.safetensors updates/*.safetensors --package package --server-optimizer adam
         --server-learning-rate 0.01 --out ../round-0001/master.safetensors
+    fedlpp aggregate master.safetensors updates/*.safetensors --package package-2 --package package-8
+        --combine residual --weighting product-norm --out ../round-0001/master.safetensors
     """
     from fedlpp_cli.steps.aggregate import aggregate as step
 
@@ -64,6 +67,7 @@ def aggregate(
         max_examples=max_examples,
         max_share=max_share,
         n_rounds=n_rounds,
+        combine=combine,
         server_optimizer=server_optimizer,
         beta1=beta1,
         beta2=beta2,

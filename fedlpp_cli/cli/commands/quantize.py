@@ -21,10 +21,20 @@ BaseOutOpt = Annotated[
     ),
 ]
 
+RankOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--rank",
+        help="The proxy's rank, for clients who train with less: the first rows of A and columns of B.",
+        show_default="the master's",
+    ),
+]
+
 
 def quantize(
     master: o.MasterArg,
     out: o.OutOpt,
+    rank: RankOpt = None,
     bits: o.BitsOpt = None,
     block: o.BlockOpt = None,
     scale: o.ScaleOpt = None,
@@ -44,6 +54,7 @@ def quantize(
     """Round a master's adapter: master -> proxy, which clients may see.
 
     fedlpp quantize master.safetensors --bits 3 --out proxy.safetensors
+    fedlpp quantize master.safetensors --bits 3 --rank 2 --out proxy-2.safetensors
     fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
     fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
@@ -63,6 +74,7 @@ def quantize(
             rounding_seed=rounding_seed,
             scale_rounding=scale_rounding,
         ),
+        rank=rank,
         base=settings.ref(base, "base"),
         base_out=base_out,
         base_spec=settings.resolve(

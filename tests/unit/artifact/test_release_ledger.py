@@ -63,8 +63,8 @@ def path(tmp_path):
     return tmp_path / "releases.jsonl"
 
 
-def adapter(master="a", proxy="b", **fields):
-    return AdapterRelease(master=master * 64, proxy=proxy * 64, quantize=QuantSpec(**fields))
+def adapter(master="a", proxy="b", rank=8, **fields):
+    return AdapterRelease(master=master * 64, proxy=proxy * 64, quantize=QuantSpec(**fields), rank=rank)
 
 
 def base(federation="e", of="f"):
@@ -78,7 +78,7 @@ def test_a_line_is_canonical_json_that_says_what_went_out_as_what(path):
         "bits": "4", "block": 64, "scale": "fp16", "rounding": "stochastic", "rounding_seed": "spring",
         "scale_rounding": "nearest",
     }  # fmt: skip
-    wanted = {"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": quantize}
+    wanted = {"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": quantize, "rank": 8}
     assert first == canonical.encode(wanted) + b"\n"
     assert second == canonical.encode({"about": "base", "federation": "e" * 64, "base": "f" * 64}) + b"\n"
 
@@ -93,6 +93,33 @@ def test_other_masters_and_other_federations_have_lines_of_their_own(path):
     for release in (adapter("1", "b"), adapter("2", "b"), base("3", "f"), base("4", "f"), adapter("3", "5")):
         record_releases(path, [release])
     assert len(path.read_bytes().splitlines()) == 5
+
+
+def test_each_rank_goes_out_once_and_all_of_them_with_one_rounding(path):
+    """Proxies of several ranks are made from one rounding, so together they tell no more than that."""
+    released = [adapter(rank=8), adapter(proxy="c", rank=4), adapter(proxy="d", rank=2), adapter(proxy="c", rank=4)]
+    for release in released:
+        record_releases(path, [release])
+    before = path.read_bytes()
+    assert len(before.splitlines()) == 3
+    for other in (
+        adapter(proxy="e", rank=4),  # of a rank that is out
+        adapter(proxy="e", rank=1, bits="4"),  # another width
+        adapter(proxy="e", rank=1, rounding="stochastic", rounding_seed="spring"),
+        adapter(proxy="e", rank=None),
+    ):
+        with pytest.raises(SecondReleaseError, match="two roundings of the same weights tell more than one"):
+            record_releases(path, [other])
+    assert path.read_bytes() == before
+
+
+def test_an_older_line_that_says_no_rank_is_alone(path):
+    line = canonical.encode({"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": {}})
+    path.write_bytes(line + b"\n")
+    record_releases(path, [adapter(rank=8)])  # the same proxy
+    assert path.read_bytes() == line + b"\n"
+    with pytest.raises(SecondReleaseError, match="was released as proxy bbbbbbbbbbbb…"):
+        record_releases(path, [adapter(proxy="c", rank=4)])
 
 
 @pytest.mark.parametrize("call", [record_releases, check_releases])
