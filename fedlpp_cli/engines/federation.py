@@ -42,3 +42,15 @@ class FederationSpec:
         planned = self.aggregate.n_rounds
         if self.aggregate.update_rule == 4 and planned is not None and n_rounds > planned:
             raise UsageError(f"--rounds {n_rounds}: [aggregate] n_rounds of update rule 4 is {planned}")
+
+    def check_states(self, *, keep_state: bool) -> None:
+        """Refuse states where factors are not the ones of the round before.
+
+        Raises:
+            UsageError: naming what makes new ones.
+        """
+        if keep_state and self.aggregate.combine in {"svd", "stack"}:
+            raise UsageError(
+                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, and what a state holds is "
+                "about the old ones"
+            )

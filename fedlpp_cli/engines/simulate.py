@@ -79,6 +79,7 @@ def simulate(
         FedlppError: whatever the steps raise.
     """
     federation.check_rounds(n_rounds)
+    federation.check_states(keep_state=keep_state)
     run = _run_folder(out)
     newest = _newest_master(run, federation.seed)
     if dry_run:

@@ -21,15 +21,15 @@ _MASTER = "path sha256 federation model_type private_base n_layers n_parameters 
 DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
-    "quantize": "path sha256 federation round quantize n_parameters n_bytes bits_per_parameter base",
+    "quantize": "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base",
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
         "bits_per_parameter metrics state"
     ),
     "aggregate": (
-        "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients "
-        "rejected"
+        "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients n_examples "
+        "clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan",
     "evaluate": "path rows n_examples n_cut data gap",
@@ -115,6 +115,8 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (2, "usage", ["pack"]),
         (2, "usage", [*fold, "--rule", "median", "--weighting", "examples", *out]),
         (2, "usage", ["quantize", played.master(0), "--bits", "7", *out]),
+        (2, "usage", ["quantize", played.master(0), "--rank", "5", *out]),
+        (3, "settings", [*fold, "--combine", "svd", "--rule", "median", *out]),
         (2, "usage", ["init", *out]),
         (2, "usage", ["inspect", "s3://bucket/file"]),
         (3, "input", ["inspect", tmp_path / "gone"]),
