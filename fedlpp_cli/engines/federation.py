@@ -51,6 +51,5 @@ class FederationSpec:
         """
         if keep_state and self.aggregate.combine in {"svd", "stack"}:
             raise UsageError(
-                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, and what a state holds is "
-                "about the old ones"
+                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, a state is about old ones"
             )

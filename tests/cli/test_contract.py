@@ -28,8 +28,8 @@ DATA_KEYS = {
         "bits_per_parameter metrics state"
     ),
     "aggregate": (
-        "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients n_examples "
-        "clients rejected"
+        "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients "
+        "n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan",
     "evaluate": "path rows n_examples n_cut data gap",

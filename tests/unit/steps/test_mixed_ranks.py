@@ -180,6 +180,9 @@ def test_products_come_out_as_the_definition_says(classified, tmp_path, combine,
         assert (header.spec.withheld, result.withheld_norm) == ({}, None)
     else:
         assert header.spec.withheld == header_of(classified.master(number)).spec.withheld
+        kept = {name: value for name, value in read_all(classified.master(number)).items() if "withheld" in name}
+        assert all(torch.equal(read_all(tmp_path / "next")[name], value) for name, value in kept.items())
+        assert (result.withheld_norm is None) == (not kept)
     means = filled_means(classified, number, EQUAL, 0.7)
     made = read_all(tmp_path / "next")
     for name, value in means.items():
