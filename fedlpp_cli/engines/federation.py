@@ -51,5 +51,6 @@ class FederationSpec:
         """
         if keep_state and self.aggregate.combine in {"svd", "stack"}:
             raise UsageError(
-                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, a state is about old ones"
+                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, which no state knows",
+                hint='without --keep-state, or [aggregate] combine = "residual"',
             )

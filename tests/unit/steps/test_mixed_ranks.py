@@ -11,7 +11,7 @@ from support.forge import header_of, read_all, reforge, sha256_of
 from support.parties import Federation
 from support.tiny import LABELS, label_rows, prompt_rows, write_jsonl
 
-from fedlpp_cli import aggregate, client_train, evaluate, export, inspect, pack, quantize, verify
+from fedlpp_cli import aggregate, client_train, evaluate, export, init, inspect, pack, quantize, verify
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
 from fedlpp_cli.adapters.proxy_tensors import read_component
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -325,6 +325,41 @@ def without_withheld(master, path):
     spec = replace(header_of(master).spec, withheld={})
     drop = lambda tensors: {name: value for name, value in tensors.items() if "withheld" not in name}  # noqa: E731
     return reforge(master, path, kind=MasterHeader, spec=spec, change=drop)
+
+
+def test_an_export_of_transposed_layers_has_what_is_withheld_of_some(gpt2, tmp_path):
+    """GPT-2 keeps weights `(in, out)`; layers without anything withheld have the adapter's own rank."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    first = tmp_path / "first.safetensors"
+    init(gpt2, out=first, task=TaskSpec(max_length=32), lora=LoraSpec(rank=2, target_modules=("c_attn", "c_fc")))
+    spec, numbers = header_of(first).spec, torch.Generator().manual_seed(0)
+    ranks = {"transformer.h.0.attn.c_attn": 3, "transformer.h.1.mlp.c_fc": 1}
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=numbers) / 4
+
+    def plant(tensors):
+        found = {name: draw(*tensor.shape) for name, tensor in tensors.items()}
+        for module, rank in ranks.items():
+            found[f"{module}.withheld_A"] = draw(rank, tensors[factor_a(module)].shape[1])
+            found[f"{module}.withheld_B"] = draw(tensors[factor_b(module)].shape[0], rank)
+        return found
+
+    master = reforge(first, tmp_path / "m", kind=MasterHeader, change=plant, spec=replace(spec, withheld=ranks))
+    export(master, out=tmp_path / "peft", base=gpt2)
+    export(master, out=tmp_path / "merged", format="merged", base=gpt2)
+    batch = {"input_ids": torch.tensor([[5, 9, 7, 11]])}
+    plain = open_model(gpt2, spec.model.task).model
+    adapted = PeftModel.from_pretrained(open_model(gpt2, spec.model.task).model, str(tmp_path / "peft"))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    for module, change in dense(master).items():
+        plain.get_submodule(module).weight.data += torch.from_numpy(change).float().T
+    with torch.no_grad():
+        wanted, *found = [model.eval()(**batch).logits for model in (plain, adapted, merged)]
+    for logits in found:
+        torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-4)
 
 
 def test_what_is_withheld_is_no_component_and_must_be_announced(classified, tmp_path):
