@@ -8,7 +8,7 @@ import torch
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """While it lasts torch has one thread: with more, sums in matrix products and LAPACK go in another order."""
+    """While it lasts torch has one thread: with more, sums in LAPACK and BLAS may go in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
