@@ -86,13 +86,19 @@ def _client_train(result: Any) -> Iterable[Block]:
     if result.metrics is not None:
         metrics = result.metrics
         rows += [
-            ("loss", f"{metrics.loss_first:.4f} at step 1, {metrics.loss_last:.4f} at step {metrics.n_steps}"),
+            ("loss", _losses(metrics)),
             ("update", f"norm {metrics.update_norm:.4g}, {sent}"),
             ("state", result.state),
         ]
     else:
         rows.append(("update", f"{result.n_parameters:,} parameters, {sent} (dry run: nothing was done)"))
     yield _facts(rows)
+
+
+def _losses(metrics: Any) -> str | None:
+    if metrics.loss_first is None:
+        return None
+    return f"{metrics.loss_first:.4f} at step 1, {metrics.loss_last:.4f} at step {metrics.n_steps}"
 
 
 def _aggregate(result: Any) -> Iterable[Block]:
@@ -115,8 +121,8 @@ def _aggregate(result: Any) -> Iterable[Block]:
             _number(one.product_norm),
             None if one.clip_factor == 1 else f"{one.clip_factor:.3g}",
             _number(one.cosine),
-            f"{one.loss_first:.4f}",
-            f"{one.loss_last:.4f}",
+            None if one.loss_first is None else f"{one.loss_first:.4f}",
+            None if one.loss_last is None else f"{one.loss_last:.4f}",
         )
         for one in sorted(result.clients, key=lambda one: one.client)
     )

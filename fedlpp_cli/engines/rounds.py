@@ -17,6 +17,7 @@ from fedlpp_cli.errors import FedlppError, LineageError
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.headers import UpdateHeader
 from fedlpp_cli.records.record import Record
+from fedlpp_cli.rounding import mean_of
 from fedlpp_cli.steps.aggregate import AggregateResult, aggregate
 from fedlpp_cli.steps.client_state import read_residual
 from fedlpp_cli.steps.inputs import RefLike
@@ -29,7 +30,8 @@ from fedlpp_cli.steps.quantize import quantize
 class SimulatedRound(Record, frozen=True, kw_only=True):
     """One round that was played. `master` is the sha256 of the one that it ends in, which is of the next round.
 
-    `n_trained` of its `n_clients` trained now; the updates of the others were there. Losses are means over clients.
+    `n_trained` of its `n_clients` trained now; the updates of the others were there. Losses are means over the clients
+    that tell them.
     """
 
     round: int
@@ -37,8 +39,8 @@ class SimulatedRound(Record, frozen=True, kw_only=True):
     n_clients: int
     n_trained: int
     n_examples: int
-    loss_first: float
-    loss_last: float
+    loss_first: float | None
+    loss_last: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,6 +185,6 @@ def _played(number: int, result: AggregateResult, n_trained: int) -> SimulatedRo
         n_clients=result.n_clients,
         n_trained=n_trained,
         n_examples=result.n_examples,
-        loss_first=sum(client.loss_first for client in result.clients) / result.n_clients,
-        loss_last=sum(client.loss_last for client in result.clients) / result.n_clients,
+        loss_first=mean_of(client.loss_first for client in result.clients),
+        loss_last=mean_of(client.loss_last for client in result.clients),
     )

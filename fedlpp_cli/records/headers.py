@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
+from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
     Digest,
@@ -187,13 +188,15 @@ class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
 class UpdateSpec(Record, frozen=True, kw_only=True):
     """Who trained, on how much, how it went, and how the tensors were rounded.
 
-    With `control_variates` the change of the client's own lies beside the components.
+    With `control_variates` the change of the client's own lies beside the components. `privacy`: what is promised about
+    single rows; None for nothing.
     """
 
     client: PartyName
     metrics: TrainMetrics
     quantize: QuantSpec = FULL_PRECISION
     control_variates: bool = False
+    privacy: ExamplePrivacy | None = None
 
     def __post_init__(self) -> None:
         check_update_rounding(self.quantize)

@@ -27,8 +27,8 @@ class ClientContribution(Record, frozen=True, kw_only=True):
     clip_factor: float = 1.0
     product_norm: float | None = None
     cosine: float | None
-    loss_first: float
-    loss_last: float
+    loss_first: float | None
+    loss_last: float | None
 
 
 class RejectedUpdate(Record, frozen=True, kw_only=True):

@@ -231,13 +231,16 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
 
 
 class TrainMetrics(Record, frozen=True, kw_only=True):
-    """What a client tells of its training: numbers only."""
+    """What a client tells of its training: numbers only.
+
+    With privacy for its examples it tells no losses: they are made of the rows, and have no noise.
+    """
 
     n_examples: PositiveInt
     n_steps: PositiveInt
     n_tokens: Count
-    loss_first: float
-    loss_last: float
+    loss_first: float | None
+    loss_last: float | None
     update_norm: PositiveFloat
 
 

@@ -119,7 +119,7 @@ def train_update(
         examples,
         manifest.spec.train,
         labels=(manifest.federation, manifest.round, client),
-        on_step=lambda step, total, loss: on_progress(f"training, loss {loss:.4f}", step, total),
+        on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
     rounded = round_update(delta, manifest.spec.update, residual)

@@ -10,6 +10,7 @@ from fedlpp_cli.records.headers import MasterHeader, ProxyHeader, UpdateHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import Bits
 from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.rounding import mean_of
 from fedlpp_cli.steps.inputs import RefLike
 
 
@@ -89,8 +90,8 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
         bits=bits,
         clients=tuple(sorted(spec.client for spec, _ in updates)),
         n_examples=sum(one.n_examples for one in metrics),
-        loss_first=sum(one.loss_first for one in metrics) / len(metrics) if metrics else None,
-        loss_last=sum(one.loss_last for one in metrics) / len(metrics) if metrics else None,
+        loss_first=mean_of(one.loss_first for one in metrics),
+        loss_last=mean_of(one.loss_last for one in metrics),
         bytes_down=bytes_down,
         bytes_up=max((n_bytes for _, n_bytes in updates), default=None),
         update_rule=rule,

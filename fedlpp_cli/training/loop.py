@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,15 +12,29 @@ from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import check_loss
-from fedlpp_cli.training.proximal import ProximalTerm
-from fedlpp_cli.training.schedule import batches, learning_rate_factor, n_steps
+from fedlpp_cli.training.gradients import Gradient, MeanGradient
+from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
+from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
 
-OnStep = Callable[[int, int, float], None]
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step that was made: its number, from 1, of `total`; `loss` and `gradient_norm` as in `StepGradient`."""
+
+    step: int
+    total: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    n_tokens: int
+
+
+OnStep = Callable[[StepDone], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """How a training went. Losses are means over the targets (tokens, or texts) of the first and the last step.
+    """How far a training is. Losses are means over the targets (tokens, or texts) of the first and the last step.
 
     FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is.
     """
@@ -31,6 +45,74 @@ class TrainedRun:
     loss_last: float
 
 
+class Training:
+    """A client's training, a step at a time.
+
+    Between two steps everything that matters for the next one is in `adapted.parameters`, `optimizer`, `done` and
+    torch's global generators: put back into a new `Training` of the same arguments, it goes on as if never stopped.
+    """
+
+    def __init__(
+        self,
+        adapted: AdaptedModel,
+        task: Task,
+        examples: Sequence[Example],
+        spec: TrainSpec,
+        *,
+        labels: tuple[object, ...],
+        gradient: Gradient | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """Nothing moves yet.
+
+        Args:
+            adapted: the model, with its adapter at the proxy.
+            task: gives batches and losses.
+            examples: the client's data.
+            spec: the recipe.
+            labels: names of the random streams: federation, round, client.
+            gradient: how a step's gradient is made; `MeanGradient` where nothing else is asked for.
+            sampler: which examples a step takes; `ShuffledPasses` where nothing else is asked for.
+        """
+        self.adapted, self.spec, self.labels = adapted, spec, labels
+        self.total = n_steps(spec, len(examples))
+        self.optimizer = _optimizer(list(adapted.parameters.values()), spec)
+        self.done = TrainedRun(0, 0, 0.0, 0.0)
+        self._examples = examples
+        self._gradient = gradient or MeanGradient(adapted, task, spec)
+        self._sampler = sampler or ShuffledPasses(len(examples), spec, labels)
+
+    def run(self, on_step: OnStep) -> TrainedRun:
+        """Make the steps that are left; the generators are as `seeded` left them, or as they were put back.
+
+        Raises:
+            GateError: a loss that is not finite.
+        """
+        steps = self._sampler.steps_from(self.done.n_steps)
+        with _training_mode(self.adapted.model):
+            for step in range(self.done.n_steps, self.total):
+                on_step(self._step(step, next(steps)))
+        return self.done
+
+    def _step(self, step: int, batches: Sequence[Sequence[int]]) -> StepDone:
+        chosen = [[self._examples[i] for i in batch] for batch in batches]
+        learning_rate = self.spec.learning_rate * learning_rate_factor(self.spec, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        made = self._gradient.compute(chosen)
+        check_loss(made.loss, step + 1)
+        self.optimizer.step()
+        n_tokens = sum(len(example.input_ids) for batch in chosen for example in batch)
+        self.done = replace(
+            self.done,
+            n_steps=step + 1,
+            n_tokens=self.done.n_tokens + n_tokens,
+            loss_first=self.done.loss_first if step else made.loss,
+            loss_last=made.loss,
+        )
+        return StepDone(step + 1, self.total, made.loss, made.norm, learning_rate, n_tokens)
+
+
 def train(
     adapted: AdaptedModel,
     task: Task,
@@ -38,65 +120,24 @@ def train(
     spec: TrainSpec,
     *,
     labels: tuple[object, ...],
-    on_step: OnStep = lambda step, total, loss: None,
+    on_step: OnStep = lambda done: None,
 ) -> TrainedRun:
-    """Train the adapter in place.
+    """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
 
-    The gradient of a step is that of the mean loss over all targets of its batches, however they are split by
-    `gradient_accumulation`. Order of examples and dropout depend on `labels` and nothing else.
-
-    Args:
-        adapted: the model, with its adapter at the proxy.
-        task: gives batches and losses.
-        examples: the client's data.
-        spec: the recipe.
-        labels: names of the random streams: federation, round, client.
-        on_step: called after each step with step (from 1), total, mean loss.
-
-    Raises:
-        GateError: a loss that is not finite.
+    Order of examples and dropout depend on `labels` and nothing else. The process's generators are given back as they
+    were.
     """
-    parameters = list(adapted.parameters.values())
-    optimizer, proximal = _optimizer(parameters, spec), ProximalTerm(parameters, spec.proximal_mu)
-    total = n_steps(spec, len(examples))
-    stream = batches(len(examples), spec.batch_size, *labels)
-    losses: list[float] = []
-    n_tokens = 0
-    with _seeded(labels), _training_mode(adapted.model):
-        for step in range(total):
-            chosen = [[examples[i] for i in next(stream)] for _ in range(spec.gradient_accumulation)]
-            for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * learning_rate_factor(spec, step, total)
-            losses.append(_step(adapted, task, chosen, optimizer, proximal, spec.max_grad_norm))
-            n_tokens += sum(len(example.input_ids) for batch in chosen for example in batch)
-            check_loss(losses[-1], step + 1)
-            on_step(step + 1, total, losses[-1])
-    return TrainedRun(total, n_tokens, losses[0], losses[-1])
+    with seeded(labels):
+        return Training(adapted, task, examples, spec, labels=labels).run(on_step)
 
 
-def _step(
-    adapted: AdaptedModel,
-    task: Task,
-    chosen: Sequence[Sequence[Example]],
-    optimizer: torch.optim.Optimizer,
-    proximal: ProximalTerm,
-    max_grad_norm: float,
-) -> float:
-    """One optimizer step; the mean loss over its targets, without the proximal term."""
-    collated = [task.collate(examples) for examples in chosen]
-    n_targets = sum(task.n_targets(batch["labels"]) for batch in collated)
-    optimizer.zero_grad(set_to_none=True)
-    loss = 0.0
-    for batch in collated:
-        labels = batch.pop("labels").to(adapted.model.device)
-        part = task.loss(adapted.logits(batch), labels) / n_targets
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
-    proximal.add_gradient()
-    if max_grad_norm:
-        nn.utils.clip_grad_norm_(list(adapted.parameters.values()), max_grad_norm)
-    optimizer.step()
-    return loss
+@contextlib.contextmanager
+def seeded(labels: tuple[object, ...]) -> Iterator[None]:
+    """Dropout draws from torch's global generators: seed them by name, and give them back as they were."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_for(*labels, "dropout"))
+        yield
 
 
 def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
@@ -107,15 +148,6 @@ def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.O
             return torch.optim.SGD(
                 parameters, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
             )
-
-
-@contextlib.contextmanager
-def _seeded(labels: tuple[object, ...]) -> Iterator[None]:
-    """Dropout draws from torch's global generator: seed it by name, and give it back as it was."""
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_for(*labels, "dropout"))
-        yield
 
 
 @contextlib.contextmanager

@@ -1,11 +1,7 @@
-"""How many steps, which batches, which learning rate: numbers only, no model."""
+"""How many steps, which learning rate: numbers only, no model."""
 
 import math
-from collections.abc import Iterator
 
-import torch
-
-from fedlpp_cli.randomness import generator
 from fedlpp_cli.records.specs import TrainSpec
 
 
@@ -16,18 +12,6 @@ def n_steps(spec: TrainSpec, n_examples: int) -> int:
     assert spec.epochs is not None  # noqa: S101  # TrainSpec sees to it
     per_step = spec.batch_size * spec.gradient_accumulation
     return max(1, math.ceil(spec.epochs * n_examples / per_step))
-
-
-def batches(n_examples: int, batch_size: int, *labels: object) -> Iterator[list[int]]:
-    """Indices of one batch after the other, without end.
-
-    Each pass is a fresh permutation named by `labels` and its number; a pass's last batch may be short.
-    """
-    epoch = 0
-    while True:
-        order = torch.randperm(n_examples, generator=generator(*labels, "epoch", epoch)).tolist()
-        yield from (order[start : start + batch_size] for start in range(0, n_examples, batch_size))
-        epoch += 1
 
 
 def learning_rate_factor(spec: TrainSpec, step: int, total: int) -> float:

@@ -51,10 +51,10 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(fresh, task, example
     frozen = {n: p.clone() for n, p in adapted.model.named_parameters() if not p.requires_grad}
     spec = TrainSpec(steps=30, batch_size=20, optimizer=optimizer, learning_rate={"adamw": 1e-2, "sgd": 1.0}[optimizer])
     seen = []
-    run = train(adapted, task, examples, spec, labels=NAMES, on_step=lambda *step: seen.append(step))
+    run = train(adapted, task, examples, spec, labels=NAMES, on_step=seen.append)
     assert run.loss_last < run.loss_first
     assert run.n_steps == 30
-    assert [(step, total) for step, total, _ in seen] == [(n, 30) for n in range(1, 31)]
+    assert [(done.step, done.total) for done in seen] == [(n, 30) for n in range(1, 31)]
     assert same(frozen, {n: p for n, p in adapted.model.named_parameters() if not p.requires_grad})
     assert not adapted.model.training
 

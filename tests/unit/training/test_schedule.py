@@ -1,11 +1,11 @@
-"""Steps, batches and learning rates."""
+"""Steps and learning rates."""
 
 import itertools
 
 import pytest
 
 from fedlpp_cli.records.specs import TrainSpec
-from fedlpp_cli.training.schedule import batches, learning_rate_factor, n_steps
+from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
 
 
 def test_steps_are_as_given_or_as_many_as_the_epochs_take():
@@ -13,31 +13,6 @@ def test_steps_are_as_given_or_as_many_as_the_epochs_take():
     assert n_steps(TrainSpec(epochs=1.0, batch_size=4), 10) == 3
     assert n_steps(TrainSpec(epochs=2.0, batch_size=4, gradient_accumulation=2), 10) == 3
     assert n_steps(TrainSpec(epochs=0.001), 10) == 1
-
-
-def take(count, *args):
-    return list(itertools.islice(batches(*args), count))
-
-
-def test_every_pass_sees_every_example_once():
-    for start in (0, 3):
-        seen = [index for batch in take(6, 10, 4, "x")[start : start + 3] for index in batch]
-        assert sorted(seen) == list(range(10))
-
-
-def test_the_last_batch_of_a_pass_may_be_short():
-    assert [len(batch) for batch in take(4, 10, 4, "x")] == [4, 4, 2, 4]
-
-
-def test_the_order_depends_on_the_names_and_nothing_else():
-    assert take(5, 20, 4, "federation", 1, "a") == take(5, 20, 4, "federation", 1, "a")
-    assert take(5, 20, 4, "federation", 1, "a") != take(5, 20, 4, "federation", 1, "b")
-    assert take(5, 20, 4, "federation", 1, "a") != take(5, 20, 4, "federation", 2, "a")
-
-
-def test_passes_differ():
-    first, second = take(10, 20, 4, "x")[:5], take(10, 20, 4, "x")[5:]
-    assert first != second
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

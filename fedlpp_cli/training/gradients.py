@@ -1,0 +1,65 @@
+"""How the gradient of one step comes about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.proximal import ProximalTerm
+
+# Examples that go through the model together, and those of one step.
+Chosen = Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class StepGradient:
+    """What is known once the gradients are there.
+
+    `loss`: mean over the step's targets (tokens, or texts), without any term that is not about the data. `norm`: L2
+    norm of the whole gradient before clipping.
+    """
+
+    loss: float
+    norm: float
+
+
+class Gradient(Protocol):
+    """Sets `grad` of every trainable tensor."""
+
+    def compute(self, batches: Sequence[Chosen]) -> StepGradient:
+        """The gradient of a step over all `batches` together."""
+        ...
+
+
+class MeanGradient:
+    """That of the mean loss over all targets of the step, however they are split into batches; clipped as a whole.
+
+    FedProx's term is part of what is clipped, and no part of the loss.
+    """
+
+    def __init__(self, adapted: AdaptedModel, task: Task, spec: TrainSpec) -> None:
+        """Note where the adapter is now: FedProx holds it near there."""
+        self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
+        self._parameters = list(adapted.parameters.values())
+        self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
+
+    def compute(self, batches: Sequence[Chosen]) -> StepGradient:
+        """Forward and backward, a batch at a time."""
+        collated = [self._task.collate(examples) for examples in batches]
+        n_targets = sum(self._task.n_targets(batch["labels"]) for batch in collated)
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss = 0.0
+        for batch in collated:
+            labels = batch.pop("labels").to(self._adapted.model.device)
+            part = self._task.loss(self._adapted.logits(batch), labels) / n_targets
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
+        self._proximal.add_gradient()
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm or torch.inf)
+        return StepGradient(loss, norm.item())
