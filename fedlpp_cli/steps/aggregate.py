@@ -83,7 +83,8 @@ def aggregate(
         on_progress: told what is going on.
 
     Raises:
-        LineageError: an update of another federation, round, package, rounding or layout; a second one of a client.
+        LineageError: an update of another federation, round, package, rounding or layout; a second one of a client; a
+            copy of another client's.
         GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
         UsageError: a spec whose parts do not go together.
@@ -105,7 +106,7 @@ def aggregate(
         intake = take_in(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
-        own = None if reference is None else take_reference(files, reference, opened, sent, intake.updates)
+        own = None if reference is None else take_reference(files, reference, opened, sent, intake)
         fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own)
         products = product_norms(fold.updates, fold.proxy, fold.shapes, threads=threads)
         if dry_run:

@@ -1,26 +1,35 @@
 """Which of the updates that came in are used: everything suspicious is decided here, before any arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from fedlpp_cli.adapters.master_tensors import components_of
+from fedlpp_cli.adapters.master_tensors import components_of, master_layout
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout
+from fedlpp_cli.aggregation.copies import find_copies
 from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all
 from fedlpp_cli.aggregation.norms import update_norm
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.errors import ArtifactError, FedlppError, GateError, LineageError, QuorumError
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
+from fedlpp_cli.errors import (
+    ArtifactError,
+    CopiedUpdateError,
+    FedlppError,
+    GateError,
+    LineageError,
+    OversizeError,
+    QuorumError,
+)
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import MasterHeader, UpdateHeader
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import MAX_HEADER_BYTES, MasterHeader, UpdateHeader
 from fedlpp_cli.records.reports import MAX_REASON, RejectedUpdate
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of
 from fedlpp_cli.steps.packages import OpenPackage
 
 Update = TensorFile[UpdateHeader]
-# An update that is refused is read for its sha256 only up to this many times the master's size.
-_MAX_DIGEST = 4
 
 
 class Rejection(RejectedUpdate, frozen=True, kw_only=True):
@@ -40,10 +49,13 @@ class Intake:
 
 @dataclass(slots=True)
 class _Candidate:
+    """`reason`: the problem as the report tells it, where that is not the error's own sentence."""
+
     path: str
     update: Update | None = None
     norm: float = 0.0
     problem: FedlppError | None = None
+    reason: str | None = None
 
 
 def take_in(
@@ -70,12 +82,14 @@ def take_in(
     Raises:
         ArtifactError, LineageError, GateError: what is wrong with the updates, all of it.
         DuplicateUpdateError: two sound updates of one client, which the owner must choose from.
+        CopiedUpdateError: two clients' updates with the same tensors; with a quorum all but one are left out.
         QuorumError: fewer updates than `min_clients`, and nothing wrong with them.
         InputError, HubError: an update that is missing.
     """
-    candidates = [_open(files, parse_ref(ref)) for ref in refs]
-    manifests = {package.folder.sha256: package.folder.header for package in sent}
     shapes = components_of(master)
+    max_bytes = _max_bytes(shapes, sent)
+    candidates = [_open(files, parse_ref(ref), max_bytes) for ref in refs]
+    manifests = {package.folder.sha256: package.folder.header for package in sent}
 
     def check(candidate: _Candidate) -> None:
         try:
@@ -89,7 +103,8 @@ def take_in(
     with ThreadPoolExecutor(threads) as pool:
         for number, _ in enumerate(pool.map(check, candidates), start=1):
             on_progress("checking updates", number, len(candidates))
-    return _choose(candidates, master.n_bytes, min_clients)
+    _refuse_copies(candidates)
+    return _choose(candidates, min_clients)
 
 
 def take_reference(
@@ -97,30 +112,53 @@ def take_reference(
     ref: RefLike,
     master: TensorFile[MasterHeader],
     sent: Sequence[OpenPackage],
-    updates: Sequence[Update],
+    clients: Intake,
 ) -> tuple[Update, float]:
     """The owner's own update and its norm; anything wrong with it stops the round.
 
     Raises:
         FedlppError: as `take_in` without a quorum.
-        DuplicateUpdateError: it is from one of the clients of `updates`.
+        DuplicateUpdateError: it is from one of the clients.
+        CopiedUpdateError: a client has sent it too.
     """
-    intake = take_in(files, [ref], master, sent, min_clients=None, threads=1, on_progress=silent)
-    check_duplicates([*updates, *intake.updates])
-    return intake.updates[0], intake.norms[0]
+    own = take_in(files, [ref], master, sent, min_clients=None, threads=1, on_progress=silent)
+    check_duplicates([*clients.updates, *own.updates])
+    for copy, original in find_copies([*clients.updates, *own.updates], [*clients.norms, *own.norms]):
+        raise CopiedUpdateError(f"{copy.path}: the same tensors as {original.path}, and one is the owner's reference")
+    return own.updates[0], own.norms[0]
 
 
-def _open(files: ExitStack, ref: Ref) -> _Candidate:
+def _max_bytes(shapes: Mapping[str, Shape], sent: Sequence[OpenPackage]) -> int:
+    """No update of this round can have more: header, components as they were asked for, full-precision variates."""
+    asked = {package.folder.header.spec.update for package in sent}
+    components = max(layout_bytes(proxy_layout(shapes, spec)) for spec in asked)
+    return 8 + MAX_HEADER_BYTES + components + layout_bytes(master_layout(shapes))
+
+
+def _open(files: ExitStack, ref: Ref, max_bytes: int) -> _Candidate:
     path = store.fetch(ref)
     candidate = _Candidate(str(path))
     try:
+        if path.is_file() and (n_bytes := path.stat().st_size) > max_bytes:
+            raise OversizeError(f"{path}: {n_bytes} bytes, an update of this round has {max_bytes} at most")
         candidate.update = files.enter_context(TensorFile(path, UpdateHeader))
     except (ArtifactError, LineageError) as problem:
         candidate.problem = problem
     return candidate
 
 
-def _choose(candidates: Sequence[_Candidate], master_bytes: int, min_clients: int | None) -> Intake:
+def _refuse_copies(candidates: Sequence[_Candidate]) -> None:
+    """All but one of equal tensors: a copy gains no weight, and does not take the original's away."""
+    sound = {id(one.update): one for one in candidates if one.problem is None and one.update is not None}
+    updates = [one.update for one in sound.values() if one.update is not None]
+    for copy, original in find_copies(updates, [one.norm for one in sound.values()]):
+        client = original.header.spec.client
+        refused = sound[id(copy)]
+        refused.problem = CopiedUpdateError(f"{copy.path}: the same tensors as {original.path}, of client {client!r}")
+        refused.reason = f"the same tensors as update {original.sha256[:12]}…, of client {client!r}"
+
+
+def _choose(candidates: Sequence[_Candidate], min_clients: int | None) -> Intake:
     problems = [candidate.problem for candidate in candidates if candidate.problem is not None]
     sound = [(one.update, one.norm) for one in candidates if one.problem is None and one.update is not None]
     if min_clients is None or len(sound) < min_clients:
@@ -129,18 +167,18 @@ def _choose(candidates: Sequence[_Candidate], master_bytes: int, min_clients: in
         raise QuorumError(f"{len(sound)} sound updates, --min-clients {min_clients} asks for more")
     check_duplicates([update for update, _ in sound])
     sound.sort(key=lambda pair: pair[0].sha256)
-    rejected = [_reject(one, one.problem, master_bytes) for one in candidates if one.problem is not None]
+    rejected = [_reject(one, one.problem) for one in candidates if one.problem is not None]
     rejected.sort(key=lambda one: (one.update or "", one.reason))
     return Intake(tuple(update for update, _ in sound), tuple(norm for _, norm in sound), tuple(rejected))
 
 
-def _reject(candidate: _Candidate, problem: FedlppError, master_bytes: int) -> Rejection:
+def _reject(candidate: _Candidate, problem: FedlppError) -> Rejection:
     update = candidate.update
-    is_small = update is not None and update.n_bytes <= _MAX_DIGEST * master_bytes
+    reason = str(problem).removeprefix(f"{candidate.path}: ").replace(candidate.path, "it")
     return Rejection(
         path=candidate.path,
-        client=update.header.spec.client if update is not None else None,
-        update=update.sha256 if update is not None and is_small else None,
+        client=None if update is None else update.header.spec.client,
+        update=None if update is None else update.sha256,
         code=problem.code,
-        reason=str(problem).removeprefix(f"{candidate.path}: ").replace(candidate.path, "it")[:MAX_REASON],
+        reason=(candidate.reason or reason)[:MAX_REASON],
     )
