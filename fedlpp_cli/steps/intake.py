@@ -10,7 +10,7 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.aggregation.copies import find_copies
 from fedlpp_cli.aggregation.gates import check_duplicates, check_lineage, refuse_all
 from fedlpp_cli.aggregation.norms import update_norm
-from fedlpp_cli.artifact import store
+from fedlpp_cli.artifact.bounded import fetch_bounded
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
 from fedlpp_cli.errors import (
     ArtifactError,
@@ -18,7 +18,6 @@ from fedlpp_cli.errors import (
     FedlppError,
     GateError,
     LineageError,
-    OversizeError,
     QuorumError,
 )
 from fedlpp_cli.progress import Progress, silent
@@ -136,11 +135,10 @@ def _max_bytes(shapes: Mapping[str, Shape], sent: Sequence[OpenPackage]) -> int:
 
 
 def _open(files: ExitStack, ref: Ref, max_bytes: int) -> _Candidate:
-    path = store.fetch(ref)
-    candidate = _Candidate(str(path))
+    candidate = _Candidate(str(ref))
     try:
-        if path.is_file() and (n_bytes := path.stat().st_size) > max_bytes:
-            raise OversizeError(f"{path}: {n_bytes} bytes, an update of this round has {max_bytes} at most")
+        path = fetch_bounded(ref, max_bytes)
+        candidate.path = str(path)
         candidate.update = files.enter_context(TensorFile(path, UpdateHeader))
     except (ArtifactError, LineageError) as problem:
         candidate.problem = problem
