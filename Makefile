@@ -5,7 +5,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+FLOWER ?= 1.41.0
+
 VENV := .venv
+FLOWER_VENV := .venv-flower
+FLOWER_READY := $(FLOWER_VENV)/.ready-$(FLOWER)
 BIN := $(VENV)/bin
 FEDLPP := $(BIN)/fedlpp
 READY := $(VENV)/.ready
@@ -32,6 +36,16 @@ demo: $(READY) ## run a whole federation on this machine, offline, and print wha
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+conformance: $(READY) $(FLOWER_READY) ## compare aggregation with Flower, in an environment of its own
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/conformance/test_flower.py
+
+# flwr pins a typer that fedlpp does not want, and much else. It needs no torch.
+$(FLOWER_READY):
+	@echo "installing Flower $(FLOWER) into $(FLOWER_VENV): about 300 MB"
+	@$(PYTHON) -m venv --clear $(FLOWER_VENV)
+	@$(FLOWER_VENV)/bin/pip install --quiet --retries 1 flwr==$(FLOWER)
+	@touch $@
+
 lint: $(READY) ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,7 +68,7 @@ lock: ## resolve requirements.lock anew (needs uv)
 clean: ## remove what was made, but not .venv
 	rm -rf artifacts/runs examples/*/work .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test conformance lint format lock clean
 
 # make federate ROUNDS=3 CLIENTS="a b c d" FEDERATION=examples/demo/federation.toml
 ifdef FEDERATION

@@ -69,6 +69,12 @@ class FormatVersionError(ArtifactError):
     code = "artifact-version"
 
 
+class OversizeError(ArtifactError):
+    """A file with more bytes than anything that is expected there can have; nothing of it was read."""
+
+    code = "artifact-size"
+
+
 class DigestError(ArtifactError):
     """Bytes do not have the sha256 that a manifest or a parent states."""
 
@@ -110,6 +116,12 @@ class DuplicateUpdateError(LineageError):
     """Two updates of one client in one round."""
 
     code = "lineage-duplicate"
+
+
+class CopiedUpdateError(LineageError):
+    """An update that holds the very tensors of another client's."""
+
+    code = "lineage-copied"
 
 
 class GateError(FedlppError):

@@ -86,7 +86,8 @@ def aggregate(
         on_progress: told what is going on.
 
     Raises:
-        LineageError: an update of another federation, round, package, rounding or layout; a second one of a client.
+        LineageError: an update of another federation, round, package, rounding or layout; a second one of a client; a
+            copy of another client's.
         GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
         UsageError: a spec whose parts do not go together.

@@ -1,26 +1,35 @@
 """Which of the updates that came in are used: everything suspicious is decided here, before any arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from fedlpp_cli.adapters.master_tensors import components_of, master_layout
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout
+from fedlpp_cli.aggregation.copies import find_copies
 from fedlpp_cli.aggregation.gates import Sent, check_duplicates, check_lineage, refuse_all
 from fedlpp_cli.aggregation.norms import update_norm
 from fedlpp_cli.aggregation.received import Received
-from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.errors import ArtifactError, FedlppError, GateError, LineageError, QuorumError
+from fedlpp_cli.artifact.bounded import fetch_bounded
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
+from fedlpp_cli.errors import (
+    ArtifactError,
+    CopiedUpdateError,
+    FedlppError,
+    GateError,
+    LineageError,
+    QuorumError,
+)
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import MasterHeader, UpdateHeader
+from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import MAX_HEADER_BYTES, MasterHeader, UpdateHeader
 from fedlpp_cli.records.reports import MAX_REASON, RejectedUpdate
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of
 from fedlpp_cli.steps.packages import OpenPackage
 
 Update = TensorFile[UpdateHeader]
-# An update that is refused is read for its sha256 only up to this many times the master's size.
-_MAX_DIGEST = 4
 
 
 class Rejection(RejectedUpdate, frozen=True, kw_only=True):
@@ -39,10 +48,13 @@ class Intake:
 
 @dataclass(slots=True)
 class _Candidate:
+    """`reason`: the problem as the report tells it, where that is not the error's own sentence."""
+
     path: str
     update: Update | None = None
     received: Received | None = None
     problem: FedlppError | None = None
+    reason: str | None = None
 
 
 def take_in(
@@ -69,10 +81,12 @@ def take_in(
     Raises:
         ArtifactError, LineageError, GateError: what is wrong with the updates, all of it.
         DuplicateUpdateError: two sound updates of one client, which the owner must choose from.
+        CopiedUpdateError: two clients' updates with the same tensors; with a quorum all but one are left out.
         QuorumError: fewer updates than `min_clients`, and nothing wrong with them.
         InputError, HubError: an update that is missing.
     """
-    candidates = [_open(files, parse_ref(ref)) for ref in refs]
+    max_bytes = _max_bytes(components_of(master), sent)
+    candidates = [_open(files, parse_ref(ref), max_bytes) for ref in refs]
     packages = {package.folder.sha256: Sent(package.folder.header, package.proxy) for package in sent}
 
     def check(candidate: _Candidate) -> None:
@@ -89,7 +103,8 @@ def take_in(
     with ThreadPoolExecutor(threads) as pool:
         for number, _ in enumerate(pool.map(check, candidates), start=1):
             on_progress("checking updates", number, len(candidates))
-    return _choose(candidates, master.n_bytes, min_clients)
+    _refuse_copies(candidates)
+    return _choose(candidates, min_clients)
 
 
 def take_reference(
@@ -97,30 +112,55 @@ def take_reference(
     ref: RefLike,
     master: TensorFile[MasterHeader],
     sent: Sequence[OpenPackage],
-    received: Sequence[Received],
+    clients: Sequence[Received],
 ) -> Received:
     """The owner's own update; anything wrong with it stops the round.
 
     Raises:
         FedlppError: as `take_in` without a quorum.
-        DuplicateUpdateError: it is from one of the clients of `received`.
+        DuplicateUpdateError: it is from one of the clients.
+        CopiedUpdateError: a client has sent it too.
     """
-    intake = take_in(files, [ref], master, sent, min_clients=None, threads=1, on_progress=silent)
-    check_duplicates([one.update for one in (*received, *intake.received)])
-    return intake.received[0]
+    own = take_in(files, [ref], master, sent, min_clients=None, threads=1, on_progress=silent).received
+    check_duplicates([one.update for one in (*clients, *own)])
+    for copy, original in find_copies([*clients, *own]):
+        paths = f"{copy.update.path}: the same tensors as {original.update.path}"
+        raise CopiedUpdateError(f"{paths}, and one is the owner's reference")
+    return own[0]
 
 
-def _open(files: ExitStack, ref: Ref) -> _Candidate:
-    path = store.fetch(ref)
-    candidate = _Candidate(str(path))
+def _max_bytes(shapes: Mapping[str, Shape], sent: Sequence[OpenPackage]) -> int:
+    """No update of this round can have more: header, components as they were asked for, full-precision variates."""
+    asked = {package.folder.header.spec.update for package in sent}
+    components = max(layout_bytes(proxy_layout(shapes, spec)) for spec in asked)
+    return 8 + MAX_HEADER_BYTES + components + layout_bytes(master_layout(shapes))
+
+
+def _open(files: ExitStack, ref: Ref, max_bytes: int) -> _Candidate:
+    candidate = _Candidate(str(ref))
     try:
+        path = fetch_bounded(ref, max_bytes)
+        candidate.path = str(path)
         candidate.update = files.enter_context(TensorFile(path, UpdateHeader))
     except (ArtifactError, LineageError) as problem:
         candidate.problem = problem
     return candidate
 
 
-def _choose(candidates: Sequence[_Candidate], master_bytes: int, min_clients: int | None) -> Intake:
+def _refuse_copies(candidates: Sequence[_Candidate]) -> None:
+    """All but one of equal tensors: a copy gains no weight, and does not take the original's away."""
+    sound = {one.received.update.sha256: one for one in candidates if one.received is not None}
+    for copy, original in find_copies([one.received for one in sound.values() if one.received is not None]):
+        update, client = original.update, original.update.header.spec.client
+        refused = sound[copy.update.sha256]
+        refused.problem = CopiedUpdateError(
+            f"{copy.update.path}: the same tensors as {update.path}, of client {client!r}"
+        )
+        refused.reason = f"the same tensors as update {update.sha256[:12]}…, of client {client!r}"
+        refused.received = None
+
+
+def _choose(candidates: Sequence[_Candidate], min_clients: int | None) -> Intake:
     problems = [candidate.problem for candidate in candidates if candidate.problem is not None]
     sound = [one.received for one in candidates if one.received is not None]
     if min_clients is None or len(sound) < min_clients:
@@ -129,18 +169,18 @@ def _choose(candidates: Sequence[_Candidate], master_bytes: int, min_clients: in
         raise QuorumError(f"{len(sound)} sound updates, --min-clients {min_clients} asks for more")
     check_duplicates([one.update for one in sound])
     sound.sort(key=lambda one: one.update.sha256)
-    rejected = [_reject(one, one.problem, master_bytes) for one in candidates if one.problem is not None]
+    rejected = [_reject(one, one.problem) for one in candidates if one.problem is not None]
     rejected.sort(key=lambda one: (one.update or "", one.reason))
     return Intake(tuple(sound), tuple(rejected))
 
 
-def _reject(candidate: _Candidate, problem: FedlppError, master_bytes: int) -> Rejection:
+def _reject(candidate: _Candidate, problem: FedlppError) -> Rejection:
     update = candidate.update
-    is_small = update is not None and update.n_bytes <= _MAX_DIGEST * master_bytes
+    reason = str(problem).removeprefix(f"{candidate.path}: ").replace(candidate.path, "it")
     return Rejection(
         path=candidate.path,
-        client=update.header.spec.client if update is not None else None,
-        update=update.sha256 if update is not None and is_small else None,
+        client=None if update is None else update.header.spec.client,
+        update=None if update is None else update.sha256,
         code=problem.code,
-        reason=str(problem).removeprefix(f"{candidate.path}: ").replace(candidate.path, "it")[:MAX_REASON],
+        reason=(candidate.reason or reason)[:MAX_REASON],
     )

@@ -252,6 +252,23 @@ class TestSecrets:
 
 
 class TestFailures:
+    def test_an_update_that_is_too_large_is_not_fetched(self, api, shared, played, fedlpp, fails, tmp_path):
+        (tmp_path / "z").write_bytes(bytes(4 * 2**20))
+        name = "round-0000/updates/z.safetensors"
+        api.upload_file(repo_id="acme/run", path_or_fileobj=tmp_path / "z", path_in_repo=name)
+        updates = [f"{RUN}/round-0000/updates/{one}.safetensors" for one in "abz"]
+        call = ("aggregate", played.master(0), *updates, "--package", PACKAGE, "--out", tmp_path / "next")
+        code, error = fails(*call)
+        assert (code, error["code"]) == (4, "artifact-size")
+        assert error["message"].startswith(f"{RUN}/{name}: {4 * 2**20} bytes")
+        result = fedlpp(*call, "--min-clients", 2)
+        assert [(one["path"], one["code"]) for one in result["rejected"]] == [(f"{RUN}/{name}", "artifact-size")]
+        assert RUN not in (tmp_path / "next.report.json").read_text()
+        assert list(tmp_path.rglob("a.safetensors")) != []
+        assert list(tmp_path.rglob("z.safetensors*")) == []
+        for folder in (RUN, f"{RUN}/round-0000/updates"):
+            assert fails(*call[:2], folder, *call[5:], "--force")[:1] == (3,)
+
     @pytest.mark.parametrize(
         ("args", "code", "name", "said"),
         [

@@ -21,12 +21,18 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def write_update(
-    path: Path, values: Arrays, *, client: str, n_examples: int = 1, quantize: QuantSpec = FULL_PRECISION
+    path: Path,
+    values: Arrays,
+    *,
+    client: str,
+    n_examples: int = 1,
+    quantize: QuantSpec = FULL_PRECISION,
+    **fields: object,
 ) -> Path:
-    """An update of those float32 values."""
+    """An update of those float32 values; `fields` of the header that place it in a round."""
     metrics = TrainMetrics(n_examples=n_examples, n_steps=1, n_tokens=1, loss_first=1.0, loss_last=0.5, update_norm=1.0)
     spec = UpdateSpec(client=client, metrics=metrics, quantize=quantize)
-    header = UpdateHeader(federation="0" * 64, round=0, parents={}, spec=spec)
+    header = UpdateHeader(**{"federation": "0" * 64, "round": 0, "parents": {}, "spec": spec, **fields})
     layout = proxy_layout({name: value.shape for name, value in values.items()}, quantize)
     with write_tensors(path, header, layout) as writer:
         for name, value in values.items():
