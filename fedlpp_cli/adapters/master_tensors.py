@@ -1,13 +1,15 @@
-"""Which tensors a master holds: components, and beside them what a server optimizer remembers. Loads no torch.
+"""Which tensors a master holds: components, and beside them what rounds remember. Loads no torch.
 
-The state of component `c` lies in `c.momentum` and `c.second_moment`. Whatever walks through a master's tensors asks
-`components_of`, so that a state is never taken for a component, and never rounded, sent or exported.
+The state of a server optimizer for component `c` lies in `c.momentum` and `c.second_moment`, SCAFFOLD's control variate
+in `c.control`. Whatever walks through a master's tensors asks `components_of`, so that none of them is taken for a
+component. An optimizer's state is never rounded, sent or exported; control variates are rounded and sent.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Final
 
+from fedlpp_cli.adapters.control_tensors import CONTROL
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.quantization.layout import Shape
@@ -31,12 +33,12 @@ def state_name(component: str, moment: str) -> str:
     return f"{component}.{moment}"
 
 
-def master_layout(shapes: Mapping[str, Shape], moments: tuple[str, ...] = ()) -> Layout:
+def master_layout(shapes: Mapping[str, Shape], states: tuple[str, ...] = ()) -> Layout:
     """Name to (dtype, shape) of every tensor in a master with those components, each with its state behind it."""
     return {
         name: ("F32", shape)
         for component, shape in shapes.items()
-        for name in (component, *(state_name(component, moment) for moment in moments))
+        for name in (component, *(state_name(component, state) for state in states))
     }
 
 
@@ -45,17 +47,22 @@ def moments_in(spec: MasterSpec) -> tuple[str, ...]:
     return MOMENTS[spec.aggregate.server_optimizer] if spec.aggregate and spec.optimizer_steps else ()
 
 
-def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
-    """Component to shape; the state of a server optimizer is left out.
+def states_in(spec: MasterSpec) -> tuple[str, ...]:
+    """All that a master with that header has beside each component."""
+    return (*moments_in(spec), CONTROL) if spec.control_variates else moments_in(spec)
 
-    A tensor is a state if its name is that of another tensor and a moment. No component has such a name: what it hangs
-    from would be both a module and a parameter.
+
+def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
+    """Component to shape; the state of a server optimizer and control variates are left out.
+
+    A tensor is a state if its name is that of another tensor and a moment, or `control`. No component has such a name:
+    what it hangs from would be both a module and a parameter.
 
     Raises:
         ArtifactError: a tensor that is not in F32, or a state other than the one that the header announces.
     """
     shapes = {name: info.shape for name, info in master.tensors.items() if not _is_state(name, master.tensors)}
-    expected, found = master_layout(shapes, moments_in(master.header.spec)), layout_of(master.tensors)
+    expected, found = master_layout(shapes, states_in(master.header.spec)), layout_of(master.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise ArtifactError(
@@ -85,4 +92,4 @@ def steps_after(before: MasterSpec, spec: AggregateSpec) -> int:
 
 def _is_state(name: str, names: Mapping[str, object]) -> bool:
     stem, _, moment = name.rpartition(".")
-    return moment in {MOMENTUM, SECOND_MOMENT} and stem in names
+    return moment in {MOMENTUM, SECOND_MOMENT, CONTROL} and stem in names

@@ -12,8 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fedlpp_cli.adapters.control_tensors import control_name
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.optimizer_state import next_tensors
@@ -31,8 +33,8 @@ from fedlpp_cli.records.specs import AggregateSpec
 class Fold:
     """A round ready to be folded: checked and open, updates in order of their sha256 with the norms they have.
 
-    `reference` is the owner's own update and its norm, for the rule that compares with it. Squares and products are
-    summed up while `values` runs.
+    `reference` is the owner's own update and its norm, for the rule that compares with it. `rate_sum`: of the clients'
+    learning rates, in a round with control variates. Squares and products are summed up while `values` runs.
     """
 
     master: TensorFile[MasterHeader]
@@ -41,12 +43,14 @@ class Fold:
     norms: Sequence[float]
     spec: AggregateSpec
     reference: tuple[Update, float] | None = None
+    rate_sum: float | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
     magnitudes: Magnitudes = field(default_factory=Magnitudes, init=False)
 
     def __post_init__(self) -> None:
         check_numbers(self.spec, len(self.updates))
+        self.control = control_step(self.spec, self.rate_sum, len(self.updates))
         counts = [update.header.spec.metrics.n_examples for update in self.updates]
         self._weights = client_weights(
             counts,
@@ -84,7 +88,7 @@ class Fold:
         return make_plan(self.spec, self._weights, norms, measures)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and float32 value of every tensor of the next master, a component and then its state.
+        """Name and float32 value of every tensor of the next master, a component, then its state and control variate.
 
         Raises:
             GateError: a value that is not finite, or as `plan`.
@@ -95,6 +99,8 @@ class Fold:
             theta = self.master.read(name).to(torch.float64)
             proxy = read_component(self.proxy, name).to(torch.float64)
             tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
+            if self.control is not None:
+                tensors[control_name(name)] = self.control.next_tensor(self.master, self.proxy, name, mean)
             self.mean_squares = self._folding.squares
             self.step_squares += float((tensors[name] - theta).square().sum())
             if self.spec.server_optimizer != "sgd":

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import torch
 
-from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout, n_parameters, steps_after
+from fedlpp_cli.adapters.master_tensors import components_of, master_layout, n_parameters, states_in, steps_after
+from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
@@ -31,13 +32,14 @@ from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.inputs import RefLike, check_parent, federation_of, open_tensors
 from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
 from fedlpp_cli.steps.packages import OpenPackage, open_package
+from fedlpp_cli.training.schedule import learning_rate_sum
 
 
 class AggregateResult(Record, frozen=True, kw_only=True):
     """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None.
 
     `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
-    the report.
+    the report. `n_population`: how many clients share the control variates, None in a round without.
     """
 
     path: str
@@ -48,6 +50,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     aggregate: AggregateSpec
     optimizer_steps: int
     median_change: float | None
+    n_population: int | None
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
@@ -106,12 +109,12 @@ def aggregate(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.updates)
-        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own)
+        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own, _rate_sum(sent))
         products = product_norms(fold.updates, fold.proxy, fold.shapes, threads=threads)
         if dry_run:
             return _result(fold, _contributions(fold, products), intake, path=str(target))
         header = _next_header(fold, sent)
-        layout = master_layout(components_of(opened), MOMENTS[spec.server_optimizer])
+        layout = master_layout(components_of(opened), states_in(header.spec))
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
             for number, (name, value) in enumerate(fold.values(), start=1):
                 writer.write(name, value)
@@ -129,10 +132,22 @@ def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Seq
         package = open_package(ref)
         files.callback(package.proxy.close)
         check_parent(package.proxy.header, "master", master.sha256, source=package.name, parent=str(master.path))
+        if package.proxy.header.spec.control_variates != master.header.spec.control_variates:
+            raise LineageError(f"{package.name} and {master.path}: one has control variates, the other has none")
         if sent and package.proxy.sha256 != sent[0].proxy.sha256:
             raise LineageError(f"{package.name} and {sent[0].name} hold different proxies of one master")
         sent.append(package)
     return sent
+
+
+def _rate_sum(sent: Sequence[OpenPackage]) -> float | None:
+    """Of the clients' learning rates, as control variates need it; None in a round without."""
+    found: list[tuple[str, float | None]] = []
+    for package in sent:
+        train = package.folder.header.spec.train
+        steps = train.steps if train.control_variates else None
+        found.append((package.name, None if steps is None else learning_rate_sum(train, steps)))
+    return same_rate_sum(found)
 
 
 def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
@@ -153,6 +168,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             quantize=fold.proxy.header.spec.quantize,
             aggregate=fold.spec,
             optimizer_steps=steps_after(before, fold.spec),
+            control_variates=fold.control is not None,
             base_weights=before.base_weights,
         ),
     )
@@ -223,6 +239,7 @@ def _result(
         aggregate=fold.spec,
         optimizer_steps=steps_after(fold.master.header.spec, fold.spec),
         median_change=fold.magnitudes.median(),
+        n_population=None if fold.control is None else fold.spec.n_population or len(fold.updates),
         n_clients=len(fold.updates),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
         clients=clients,

@@ -2,6 +2,7 @@
 
 import math
 
+from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
 from fedlpp_cli.artifact import store
@@ -11,6 +12,7 @@ from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.record import Record
@@ -25,7 +27,9 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
 
     `bits_per_parameter` and `n_bytes` count codes and scales; `n_bytes_fp16` is what the adapter takes in fp16. `base`:
     where the quantized private base lies. `groups`: the same by groups of tensors, with the error that rounding makes;
-    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand.
+    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand. With
+    `control_variates` those of SCAFFOLD count as well: in `n_bytes`, in `groups`, and as numbers of their own in
+    `bits_per_parameter`.
     """
 
     path: str
@@ -38,6 +42,7 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     n_bytes_fp16: int
     bits_per_parameter: float
     base: str | None
+    control_variates: bool
     groups: tuple[TensorGroup, ...]
 
 
@@ -79,11 +84,11 @@ def quantize(
         _check_block(opened, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(components_of(opened), spec, _errors(opened, spec, on_progress))
+            groups = adapter_groups(_sent(opened), spec, _errors(opened, spec, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             return _result(opened, spec, groups, path=str(out), sha256=None, base=base_out if is_private else None)
-        groups, base_sha256 = adapter_groups(components_of(opened), spec), None
+        groups, base_sha256 = adapter_groups(_sent(opened), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -110,9 +115,14 @@ def _check_block(master: TensorFile[MasterHeader], spec: QuantSpec) -> None:
         )
 
 
+def _sent(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
+    """Name to shape of all that clients get to see, rounded."""
+    return with_control(components_of(master), master.header.spec.control_variates)
+
+
 def _errors(master: TensorFile[MasterHeader], spec: QuantSpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
-    """Component to (||Q(x) - x||^2, ||x||^2)."""
-    found, names = {}, components_of(master)
+    """Name to (||Q(x) - x||^2, ||x||^2)."""
+    found, names = {}, _sent(master)
     for number, name in enumerate(names, start=1):
         value = master.read(name)
         off = round_tensor(value, spec, name=name).double() - value.double()
@@ -142,18 +152,23 @@ def _write_proxy(
     force: bool,
     on_progress: Progress,
 ) -> None:
-    shapes = components_of(master)
+    sent, model = _sent(master), _seen_by_clients(master.header.spec.model)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
-        spec=ProxySpec(model=_seen_by_clients(master.header.spec.model), quantize=spec, shapes=shapes),
+        spec=ProxySpec(
+            model=model,
+            quantize=spec,
+            shapes=components_of(master),
+            control_variates=master.header.spec.control_variates,
+        ),
     )
-    with write_tensors(place.path, header, proxy_layout(shapes, spec), force=force) as writer:
-        for number, name in enumerate(shapes, start=1):
+    with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
+        for number, name in enumerate(sent, start=1):
             for part, tensor in quantize_tensor(master.read(name), spec, name=name).items():
                 writer.write(tensor_name(name, part), tensor)
-            on_progress("quantizing adapter", number, len(shapes))
+            on_progress("quantizing adapter", number, len(sent))
 
 
 def _seen_by_clients(model: ModelSpec) -> ModelSpec:
@@ -184,7 +199,8 @@ def _result(
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,
-        bits_per_parameter=round(8 * n_bytes / n_values, 4),
+        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master)), 4),
         base=None if base is None else str(base),
+        control_variates=master.header.spec.control_variates,
         groups=groups,
     )

@@ -1,16 +1,17 @@
 """One client's local training: the adapter moves, the base stays."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.control_variates import ControlVariates
 from fedlpp_cli.training.gates import check_loss
 from fedlpp_cli.training.proximal import ProximalTerm
 from fedlpp_cli.training.schedule import batches, learning_rate_factor, n_steps
@@ -38,6 +39,7 @@ def train(
     spec: TrainSpec,
     *,
     labels: tuple[object, ...],
+    corrections: Mapping[str, Tensor] | None = None,
     on_step: OnStep = lambda step, total, loss: None,
 ) -> TrainedRun:
     """Train the adapter in place.
@@ -51,6 +53,7 @@ def train(
         examples: the client's data.
         spec: the recipe.
         labels: names of the random streams: federation, round, client.
+        corrections: what SCAFFOLD adds to each gradient, float32 by component; None for nothing.
         on_step: called after each step with step (from 1), total, mean loss.
 
     Raises:
@@ -58,6 +61,7 @@ def train(
     """
     parameters = list(adapted.parameters.values())
     optimizer, proximal = _optimizer(parameters, spec), ProximalTerm(parameters, spec.proximal_mu)
+    control = ControlVariates(adapted.parameters, corrections or {})
     total = n_steps(spec, len(examples))
     stream = batches(len(examples), spec.batch_size, *labels)
     losses: list[float] = []
@@ -67,7 +71,7 @@ def train(
             chosen = [[examples[i] for i in next(stream)] for _ in range(spec.gradient_accumulation)]
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * learning_rate_factor(spec, step, total)
-            losses.append(_step(adapted, task, chosen, optimizer, proximal, spec.max_grad_norm))
+            losses.append(_step(adapted, task, chosen, optimizer, proximal, control, spec.max_grad_norm))
             n_tokens += sum(len(example.input_ids) for batch in chosen for example in batch)
             check_loss(losses[-1], step + 1)
             on_step(step + 1, total, losses[-1])
@@ -80,6 +84,7 @@ def _step(
     chosen: Sequence[Sequence[Example]],
     optimizer: torch.optim.Optimizer,
     proximal: ProximalTerm,
+    control: ControlVariates,
     max_grad_norm: float,
 ) -> float:
     """One optimizer step; the mean loss over its targets, without the proximal term."""
@@ -95,6 +100,7 @@ def _step(
     proximal.add_gradient()
     if max_grad_norm:
         nn.utils.clip_grad_norm_(list(adapted.parameters.values()), max_grad_norm)
+    control.correct_gradients()
     optimizer.step()
     return loss
 

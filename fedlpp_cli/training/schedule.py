@@ -30,6 +30,11 @@ def batches(n_examples: int, batch_size: int, *labels: object) -> Iterator[list[
         epoch += 1
 
 
+def learning_rate_sum(spec: TrainSpec, total: int) -> float:
+    """The learning rates of `total` steps, added up."""
+    return math.fsum(spec.learning_rate * learning_rate_factor(spec, step, total) for step in range(total))
+
+
 def learning_rate_factor(spec: TrainSpec, step: int, total: int) -> float:
     """What the learning rate is multiplied with at `step` of `total`, from 0.
 
