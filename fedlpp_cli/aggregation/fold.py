@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.control_tensors import control_name
@@ -34,7 +35,8 @@ class Fold:
     """A round ready to be folded: checked and open, updates in order of their sha256 with the norms they have.
 
     `reference` is the owner's own update and its norm, for the rule that compares with it. `rate_sum`: of the clients'
-    learning rates, in a round with control variates. Squares and products are summed up while `values` runs.
+    learning rates, in a round with control variates; `spec` then says how many clients there are, whoever said it.
+    Squares and products are summed up while `values` runs.
     """
 
     master: TensorFile[MasterHeader]
@@ -50,7 +52,9 @@ class Fold:
 
     def __post_init__(self) -> None:
         check_numbers(self.spec, len(self.updates))
-        self.control = control_step(self.spec, self.rate_sum, len(self.updates))
+        self.control = control_step(self.spec, self.master.header.spec, self.rate_sum, len(self.updates))
+        if self.control is not None:
+            self.spec = replace(self.spec, n_population=self.control.n_population)
         counts = [update.header.spec.metrics.n_examples for update in self.updates]
         self._weights = client_weights(
             counts,

@@ -46,7 +46,7 @@ NPopulationOpt = Annotated[
     typer.Option(
         "--n-population",
         help="How many clients there are, in this round or not, where the package asks for control variates.",
-        show_default="as many as sent an update",
+        show_default="as many as before, or as sent an update",
     ),
 ]
 MinClientsOpt = Annotated[

@@ -211,7 +211,7 @@ ControlVariatesOpt = Annotated[
     bool | None,
     typer.Option(
         "--control-variates/--no-control-variates",
-        help="SCAFFOLD: clients correct their gradients by what others go along. Tells them where the adapter goes.",
+        help="SCAFFOLD: clients take their drift out of sgd's steps. It tells them where the adapter goes.",
         show_default=False,
         rich_help_panel=RECIPE,
     ),

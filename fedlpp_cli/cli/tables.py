@@ -102,7 +102,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
         ("round", f"{result.round - 1} -> {result.round}"),
         ("rule", f"{_rule(spec)}update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
         ("optimizer", _optimizer_text(result)),
-        ("control variates", f"of {result.n_population} clients" if result.n_population else None),
+        ("control variates", f"of {spec.n_population} clients" if spec.n_population else None),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip

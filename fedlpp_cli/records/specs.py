@@ -202,7 +202,7 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). `combine` says what is
     averaged: factors, those of lower rank filled up with zeros, or products `B A` (`aggregation/combine.py`). With
     `min_clients` sound updates the others are left out; without that number all must be sound. `n_population`: how many
-    clients there are, for SCAFFOLD; None for as many as sent an update.
+    clients there are, for SCAFFOLD; None for as many as before, or as sent an update if those are more.
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1

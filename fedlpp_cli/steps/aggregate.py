@@ -39,7 +39,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None.
 
     `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
-    the report. `n_population`: how many clients share the control variates, None in a round without.
+    the report. `aggregate`: as the next master has it, with `n_population` where control variates need one.
     """
 
     path: str
@@ -50,7 +50,6 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     aggregate: AggregateSpec
     optimizer_steps: int
     median_change: float | None
-    n_population: int | None
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
@@ -239,7 +238,6 @@ def _result(
         aggregate=fold.spec,
         optimizer_steps=steps_after(fold.master.header.spec, fold.spec),
         median_change=fold.magnitudes.median(),
-        n_population=None if fold.control is None else fold.spec.n_population or len(fold.updates),
         n_clients=len(fold.updates),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
         clients=clients,

@@ -28,7 +28,7 @@ DATA_KEYS = {
         "bits_per_parameter metrics state"
     ),
     "aggregate": (
-        "path sha256 report federation round aggregate optimizer_steps median_change n_population n_clients "
+        "path sha256 report federation round aggregate optimizer_steps median_change n_clients "
         "n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan",

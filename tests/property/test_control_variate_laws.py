@@ -25,7 +25,7 @@ def test_the_owners_stays_as_far_from_the_mean_of_the_clients_as_it_was(clients,
         own, sent, _ = clients[k]
         after[k] = own_after({"x": own}, {"x": seen}, {"x": sent}, rate_sum)["x"].double()
     mean = torch.stack([clients[k][1].double() for k in chosen]).mean(0)
-    found = ControlStep(len(chosen) / len(clients), rate_sum).next_value(before, seen.double(), mean)
+    found = ControlStep(len(chosen), len(clients), len(clients), rate_sum).next_value(before, seen.double(), mean)
     size = max(float(after.abs().max()), float(owns.abs().max()), float(seen.abs().max()))
     assert (found - after.mean(0)).abs().max() <= 2.0**-23 * (size + 1)
 

@@ -184,15 +184,40 @@ def test_clients_who_pause_keep_theirs_and_the_owner_counts_them(llama, tmp_path
             federation.train_client(number, client, state=last.get(client))
             last[client] = federation.state(number, client)
         result = federation.fold(number, [federation.update(number, client) for client in chosen])
-        assert result.n_population == 4
+        assert result.aggregate.n_population == 4
     kept = [controls(path) for path in last.values()]
     assert len(kept) == 3  # d's are zeros
     for name, value in controls(federation.master(3)).items():
         assert torch.allclose(value, sum(one[name] for one in kept) / 4, atol=1e-6, rtol=0)
 
 
+def test_whoever_comes_later_is_counted_from_then_on_and_who_stays_away_still_is(llama, tmp_path):
+    federation = make(tmp_path, llama, clients=("a", "b", "c"))
+    federation.init()
+    last = {}
+    for number, chosen in enumerate([("a", "b"), ("a",), ("a", "b", "c"), ("c",)]):
+        federation.send(number)
+        for client in chosen:
+            federation.train_client(number, client, state=last.get(client))
+            last[client] = federation.state(number, client)
+        result = federation.fold(number, [federation.update(number, client) for client in chosen])
+        n_clients = len(last)
+        assert header_of(federation.master(number + 1)).spec.aggregate.n_population == n_clients
+        assert result.aggregate.n_population == n_clients
+        kept = [controls(path) for path in last.values()]
+        for name, value in controls(federation.master(number + 1)).items():
+            assert torch.allclose(value, sum(one[name] for one in kept) / n_clients, atol=1e-6, rtol=0)
+    assert verify([federation.folder], complete=True, rerun=True).missing == 0
+
+
+def moved(federation, n_clients, mean):
+    """The owner's variates of round 2 by the formula, where two clients had been counted and c was sent as it is."""
+    before, population = controls(federation.master(1)), max(2, n_clients)
+    return {name: (2 * c - n_clients * (c + mean[name].double() / RATE_SUM)) / population for name, c in before.items()}
+
+
 def test_what_a_rule_keeps_out_of_the_adapter_it_keeps_out_of_the_variates(full, tmp_path):
-    """Three times the update of a, one of them enormous: with the median c moves as with a alone."""
+    """Three times the update of a, one of them enormous: the median is that of a."""
     spec = header_of(full.update(1, "a")).spec
     updates = [full.update(1, "a"), tmp_path / "b", tmp_path / "c"]
     reforge(full.update(1, "a"), updates[1], spec=replace(spec, client="b"))
@@ -200,21 +225,19 @@ def test_what_a_rule_keeps_out_of_the_adapter_it_keeps_out_of_the_variates(full,
         full.update(1, "a"), updates[2], spec=replace(spec, client="c"),
         change=lambda tensors: {name: -1e6 * value for name, value in tensors.items()},
     )  # fmt: skip
-    fold(full, 1, tmp_path / "median", updates, rule="median", n_population=6)
-    fold(full, 1, tmp_path / "alone", updates[:1], n_population=2)
-    found, alone = controls(tmp_path / "median"), controls(tmp_path / "alone")
-    assert all(torch.allclose(found[name], alone[name], atol=1e-7) for name in alone)
-    fold(full, 1, tmp_path / "mean", updates, n_population=6)
-    assert norm(controls(tmp_path / "mean")) > 1e4 * norm(alone)
+    fold(full, 1, tmp_path / "median", updates, rule="median")
+    found, expected = controls(tmp_path / "median"), moved(full, 3, read_all(updates[0]))
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    fold(full, 1, tmp_path / "mean", updates)
+    assert norm(controls(tmp_path / "mean")) > 1e4 * norm(expected)
 
 
 def test_clipping_holds_for_both(full, tmp_path):
-    """What is clipped to half its length moves c half as far from where the proxy's own c takes it."""
     size = header_of(full.update(1, "a")).spec.metrics.update_norm
     fold(full, 1, tmp_path / "half", [full.update(1, "a")], clip_norm=size / 2)
-    update = read_all(full.update(1, "a"))
+    expected = moved(full, 1, {name: value / 2 for name, value in read_all(full.update(1, "a")).items()})
     for name, value in controls(tmp_path / "half").items():
-        assert torch.allclose(value, -update[name].double() / 2 / RATE_SUM, atol=1e-5)
+        assert torch.allclose(value, expected[name], atol=1e-5)
 
 
 def test_a_server_optimizer_takes_the_same_mean(full, tmp_path):
@@ -256,7 +279,8 @@ def test_proxies_count_both_and_commands_keep_them_apart(rounded, tmp_path):
     assert (planned.n_bytes, planned.n_parameters) == (2 * before.n_bytes, n_values)
     assert planned.bits_per_parameter == before.bits_per_parameter
     assert all(group.measured_error > 0 for group in planned.groups)
-    assert status(rounded.folder).round == 3
+    found = status(rounded.folder)
+    assert (found.round, "--state-out" in found.next) == (3, True)
     assert [entry.round for entry in log(rounded.folder).rounds] == [0, 1, 2, 3]
     rows = evaluate([rounded.master(3), rounded.proxy(3)], base=rounded.base, data=rounded.data("b"), device="cpu").rows
     assert {row.model for row in rows} == {"base", "proxy", "central"}
@@ -379,6 +403,8 @@ def test_a_package_cannot_carry_them_for_nothing(full, tmp_path):
 def test_populations_that_cannot_be(full, played, tmp_path):
     with pytest.raises(UsageError, match="--n-population 1: there are 2 updates"):
         fold(full, 1, tmp_path / "m", n_population=1)
+    with pytest.raises(UsageError, match="--n-population 1: it was 2, and who has left counts"):
+        fold(full, 1, tmp_path / "m", full.updates(1)[:1], n_population=1)
     with pytest.raises(UsageError, match="--n-population 9: the package asks for no control variates"):
         fold(played, 0, tmp_path / "m", n_population=9)
     assert files_in(tmp_path) == []
