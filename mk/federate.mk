@@ -8,7 +8,8 @@
 #   CLIENTS      who trains, in every round
 #   DATA         a folder with CLIENT.jsonl for each client, instead of [clients]
 #   KEEP_STATE   1: clients keep what rounding takes from their updates, and add it to the next ones. From the first
-#                round on; for federations that round updates: PACK_OPTIONS="--update-bits 4", or [update]
+#                round on; for federations that round updates: PACK_OPTIONS="--update-bits 4", or [update]; and their
+#                control variates, where [train] asks for those
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #
 # What a run releases is noted in its own folder and not in the user's: several runs on one machine may start from the

@@ -1,8 +1,9 @@
-"""Which tensors a master holds: components, and beside them what is the owner's alone. Loads no torch.
+"""Which tensors a master holds: components, and beside them what rounds remember. Loads no torch.
 
-The state of component `c` lies in `c.momentum` and `c.second_moment`, what a module withholds in tensors of
-`withheld.py`. Whatever walks through a master's tensors asks `components_of`, so that neither is ever taken for a
-component, rounded or sent.
+The state of a server optimizer for component `c` lies in `c.momentum` and `c.second_moment`, SCAFFOLD's control variate
+in `c.control`, what a module withholds in tensors of `withheld.py`. Whatever walks through a master's tensors asks
+`components_of`, so that none of them is taken for a component. An optimizer's state and what is withheld are never
+rounded or sent; control variates are.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fedlpp_cli.adapters.components import factor_modules
+from fedlpp_cli.adapters.control_tensors import CONTROL
 from fedlpp_cli.adapters.withheld import is_withheld, withheld_shapes
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError
@@ -35,19 +37,19 @@ def state_name(component: str, moment: str) -> str:
 
 
 def master_layout(
-    shapes: Mapping[str, Shape], moments: tuple[str, ...] = (), withheld: Mapping[str, int] | None = None
+    shapes: Mapping[str, Shape], states: tuple[str, ...] = (), withheld: Mapping[str, int] | None = None
 ) -> Layout:
     """Name to (dtype, shape) of every tensor in a master.
 
     Args:
         shapes: component to shape.
-        moments: the state of each component.
+        states: what lies beside each component.
         withheld: module to rank of what it withholds.
     """
     components = {
         name: ("F32", shape)
         for component, shape in shapes.items()
-        for name in (component, *(state_name(component, moment) for moment in moments))
+        for name in (component, *(state_name(component, state) for state in states))
     }
     return components | {name: ("F32", shape) for name, shape in withheld_shapes(shapes, withheld or {}).items()}
 
@@ -57,11 +59,16 @@ def moments_in(spec: MasterSpec) -> tuple[str, ...]:
     return MOMENTS[spec.aggregate.server_optimizer] if spec.aggregate and spec.optimizer_steps else ()
 
 
-def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
-    """Component to shape; the state of a server optimizer and what is withheld are left out.
+def states_in(spec: MasterSpec) -> tuple[str, ...]:
+    """All that a master with that header has beside each component."""
+    return (*moments_in(spec), CONTROL) if spec.control_variates else moments_in(spec)
 
-    A tensor is a state if its name is that of another tensor and a moment. No component has such a name: what it hangs
-    from would be both a module and a parameter. What is withheld is told by the end of its name.
+
+def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
+    """Component to shape; the state of a server optimizer, control variates and what is withheld are left out.
+
+    A tensor is a state if its name is that of another tensor and a moment, or `control`. No component has such a name:
+    what it hangs from would be both a module and a parameter. What is withheld is told by the end of its name.
 
     Raises:
         ArtifactError: a tensor that is not in F32, or a state or something withheld that the header does not announce,
@@ -73,7 +80,7 @@ def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
         for name, info in master.tensors.items()
         if not (is_withheld(name) or _is_state(name, master.tensors))
     }
-    expected, found = master_layout(shapes, moments_in(spec), spec.withheld), layout_of(master.tensors)
+    expected, found = master_layout(shapes, states_in(spec), spec.withheld), layout_of(master.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise ArtifactError(
@@ -105,4 +112,4 @@ def steps_after(before: MasterSpec, spec: AggregateSpec) -> int:
 
 def _is_state(name: str, names: Mapping[str, object]) -> bool:
     stem, _, moment = name.rpartition(".")
-    return moment in {MOMENTUM, SECOND_MOMENT} and stem in names
+    return moment in {MOMENTUM, SECOND_MOMENT, CONTROL} and stem in names

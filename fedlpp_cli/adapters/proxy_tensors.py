@@ -1,12 +1,13 @@
 """Which tensors a proxy's or an update's file holds for each component, and what they say.
 
-Both are rounded in the same way: a proxy as `quantize` was told, an update as its package asks. Loads no torch until
-values are read.
+Both are rounded in the same way: a proxy as `quantize` was told, and its control variates with it; an update as its
+package asks. Loads no torch until values are read.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fedlpp_cli.adapters.control_tensors import control_name, with_control
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
@@ -37,10 +38,17 @@ def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    shape = proxy.header.spec.shapes.get(component)
-    if shape is None:
-        raise ArtifactError(f"{proxy.path}: no component {component!r}")
-    return _dequantize(proxy, component, _read_parts(proxy, component, shape, proxy.header.spec.quantize), shape)
+    return _read_rounded(proxy, component, _shape_of(proxy, component))
+
+
+def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | None":
+    """The owner's control variate of a component as the proxy says it, float32; None in a proxy without any.
+
+    Raises:
+        ArtifactError: as `read_component`.
+    """
+    shape = _shape_of(proxy, component)
+    return _read_rounded(proxy, control_name(component), shape) if proxy.header.spec.control_variates else None
 
 
 def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) -> "Tensor":
@@ -69,7 +77,8 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
     Raises:
         ArtifactError: naming the first difference.
     """
-    expected = proxy_layout(proxy.header.spec.shapes, proxy.header.spec.quantize)
+    spec = proxy.header.spec
+    expected = proxy_layout(with_control(spec.shapes, spec.control_variates), spec.quantize)
     found = layout_of(proxy.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -95,6 +104,17 @@ def check_same_layout(found: Layout, expected: Layout, *, source: str) -> None:
 
 
 Rounded = TensorFile[ProxyHeader] | TensorFile[UpdateHeader]
+
+
+def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
+    shape = proxy.header.spec.shapes.get(component)
+    if shape is None:
+        raise ArtifactError(f"{proxy.path}: no component {component!r}")
+    return shape
+
+
+def _read_rounded(proxy: TensorFile[ProxyHeader], name: str, shape: Shape) -> "Tensor":
+    return _dequantize(proxy, name, _read_parts(proxy, name, shape, proxy.header.spec.quantize), shape)
 
 
 def _read_parts(file: Rounded, component: str, shape: Shape, spec: QuantSpec) -> "dict[str, Tensor]":

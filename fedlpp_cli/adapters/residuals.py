@@ -1,8 +1,12 @@
-"""Which tensors a client's state holds: for each component what rounding took from its updates. Loads no torch."""
+"""Which tensors a client's state holds: for each component what rounding took from its updates. Loads no torch.
+
+With control variates, the client's own lies beside each residual.
+"""
 
 from collections.abc import Mapping
 from typing import Final
 
+from fedlpp_cli.adapters.control_tensors import control_name
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.quantization.layout import Shape
@@ -16,9 +20,13 @@ def residual_name(component: str) -> str:
     return component + _SUFFIX
 
 
-def residual_layout(shapes: Mapping[str, Shape]) -> Layout:
+def state_layout(shapes: Mapping[str, Shape], control_variates: bool) -> Layout:
     """Name to (dtype, shape) of every tensor in a state for components of those shapes."""
-    return {residual_name(component): ("F32", shape) for component, shape in shapes.items()}
+    return {
+        name: ("F32", shape)
+        for component, shape in shapes.items()
+        for name in (residual_name(component), control_name(component))[: 1 + control_variates]
+    }
 
 
 def residual_shapes(layout: Layout) -> dict[str, Shape]:
@@ -27,14 +35,14 @@ def residual_shapes(layout: Layout) -> dict[str, Shape]:
 
 
 def check_state(state: TensorFile[StateHeader]) -> None:
-    """Refuse a state that holds anything but residuals.
+    """Refuse a state that holds anything but residuals and the control variates that its header announces.
 
     Raises:
-        ArtifactError: naming the first other tensor.
+        ArtifactError: naming the first other tensor, or one that is missing.
     """
-    found = layout_of(state.tensors)
-    expected = residual_layout(residual_shapes(found))
-    for name in sorted(found):
-        if found[name] != expected.get(name):
-            dtype = found[name][0]
-            raise ArtifactError(f"{state.path}: tensor {name!r} is {dtype}; a state holds residuals, in F32")
+    found, control = layout_of(state.tensors), state.header.spec.control_variates
+    expected, held = state_layout(residual_shapes(found), control), "residuals" + " and control variates" * control
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            what = found[name][0] if name in found else "missing"
+            raise ArtifactError(f"{state.path}: tensor {name!r} is {what}; a state holds {held}, in F32")

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
+from fedlpp_cli.adapters.control_tensors import CONTROL, control_name
 from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout
 from fedlpp_cli.adapters.proxy_tensors import read_component
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
+from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.module_products import ModuleProducts
@@ -38,14 +41,16 @@ from fedlpp_cli.records.specs import AggregateSpec
 class Fold:
     """A round ready to be folded: checked and open, updates in order of their sha256.
 
-    `reference` is the owner's own update, for the rule that compares with it. Squares and products are summed up while
-    `values` runs.
+    `reference` is the owner's own update, for the rule that compares with it. `rate_sum`: of the clients' learning
+    rates, in a round with control variates; `spec` then says how many clients there are, whoever said it. Squares and
+    products are summed up while `values` runs.
     """
 
     master: TensorFile[MasterHeader]
     received: Sequence[Received]
     spec: AggregateSpec
     reference: Received | None = None
+    rate_sum: float | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
     withheld_squares: float = field(default=0.0, init=False)
@@ -53,6 +58,9 @@ class Fold:
 
     def __post_init__(self) -> None:
         check_numbers(self.spec, len(self.received))
+        self.control = control_step(self.spec, self.master.header.spec, self.rate_sum, len(self.received))
+        if self.control is not None:
+            self.spec = replace(self.spec, n_population=self.control.n_population)
         self.clip_factors = clip_factors(self.spec, self.norms)
         self._weights = client_weights(
             self._counts(),
@@ -113,10 +121,11 @@ class Fold:
     @property
     def layout(self) -> Layout:
         """Name to (dtype, shape) of what `values` gives."""
-        return master_layout(self.shapes, MOMENTS[self.spec.server_optimizer], self.withheld)
+        states = MOMENTS[self.spec.server_optimizer]
+        return master_layout(self.shapes, states if self.control is None else (*states, CONTROL), self.withheld)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and float32 value of every tensor of the next master, a component and then its state.
+        """Name and float32 value of every tensor of the next master, a component, then its state and control variate.
 
         Raises:
             GateError: a value that is not finite, or as `plan`.
@@ -169,7 +178,11 @@ class Fold:
         # The first update rule does not look at the proxy, and with the others all have the master's rank.
         is_first = self.spec.update_rule == 1
         proxy = theta if is_first else read_component(self.received[0].proxy, name).to(torch.float64)
-        return next_tensors(self.master, name, theta, proxy, mean, self.spec)
+        tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
+        if self.control is not None:
+            sent = self.received[0].proxy
+            tensors[control_name(name)] = self.control.next_tensor(self.master, sent, name, mean)
+        return tensors
 
     def _next_factors(self, products: ModuleProducts, module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:
         combined = products.combined(module)

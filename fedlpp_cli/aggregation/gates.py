@@ -78,12 +78,18 @@ def check_answers(update: UpdateHeader, package: PackageHeader, *, source: str) 
 
     Raises:
         OtherClientError: of another client.
-        LineageError: rounded in another way.
+        LineageError: rounded in another way, or trained in another way where control variates depend on it.
     """
     if package.spec.client not in (None, update.spec.client):
         raise OtherClientError(
             f"{source}: of {update.spec.client!r}, trained on the package of {package.spec.client!r}"
         )
+    train = package.spec.train
+    if update.spec.control_variates != train.control_variates:
+        found, asked = ("with" if yes else "without" for yes in (update.spec.control_variates, train.control_variates))
+        raise LineageError(f"{source}: trained {found} control variates, its package asks for training {asked}")
+    if train.control_variates and update.spec.metrics.n_steps != train.steps:
+        raise LineageError(f"{source}: of {update.spec.metrics.n_steps} steps, its package asks for {train.steps}")
     for field in QuantSpec.__struct_fields__:
         found, asked = getattr(update.spec.quantize, field), getattr(package.spec.update, field)
         if found != asked:

@@ -11,11 +11,19 @@ Your update is rounded before it goes back. With `--state-out` what rounding tak
 """
 
 
+_CONTROL: Final = """
+Your gradients are corrected by control variates, yours and the owner's. Yours lie in the file of `--state-out`, which
+this round needs; in your next round give it with `--state`. Keep that file to yourself.
+"""
+
+
 def package_card(proxy: ProxyHeader, spec: PackageSpec) -> str:
     """The text. It depends on the artifacts alone."""
     model, train, weights = proxy.spec.model, spec.train, _precision(proxy.spec.quantize)
     length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
     base = "a private base model, in `base/` as a 4-bit copy" if model.base.private else "a public base model"
+    optimizer = f"{train.optimizer}, control variates" if train.control_variates else train.optimizer
+    state = " --state-out state.safetensors" if train.control_variates else ""
     address = f" ({model.base.hub})" if model.base.hub else ""
     front = ["library_name: peft", "tags: [fedlpp, federated-learning, lora]"]
     if model.base.hub and model.base.hub.startswith("hf://") and not model.base.hub.startswith("hf://datasets/"):
@@ -34,13 +42,13 @@ what goes back is the difference of the adapter before and after training.
 |---|---|
 | task | {model.task.kind}, at most {model.task.max_length} tokens |
 | labels | {", ".join(model.task.labels) or "none"} |
-| training | {length} of {train.batch_size * train.gradient_accumulation} examples, {train.optimizer} |
+| training | {length} of {train.batch_size * train.gradient_accumulation} examples, {optimizer} |
 | learning rate | {train.learning_rate:g} |
 | update | {_precision(spec.update)} |
 
     fedlpp verify THIS_FOLDER
-    fedlpp client-train THIS_FOLDER --client NAME --data your.jsonl --out update.safetensors
-{"" if spec.update.bits == "full" else _STATE}"""
+    fedlpp client-train THIS_FOLDER --client NAME --data your.jsonl --out update.safetensors{state}
+{"" if spec.update.bits == "full" else _STATE}{_CONTROL if train.control_variates else ""}"""
 
 
 def _precision(spec: QuantSpec) -> str:

@@ -44,6 +44,14 @@ ReferenceUpdateOpt = Annotated[
         rich_help_panel=RULE,
     ),
 ]
+NPopulationOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--n-population",
+        help="How many clients there are, in this round or not, where the package asks for control variates.",
+        show_default="as many as before, or as sent an update",
+    ),
+]
 MinClientsOpt = Annotated[
     int | None,
     typer.Option(

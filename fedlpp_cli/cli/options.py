@@ -207,6 +207,15 @@ ComputeOpt = Annotated[ComputeType | None, of(TrainSpec, "compute", "Arithmetic 
 ProximalMuOpt = Annotated[
     float | None, of(TrainSpec, "proximal_mu", "FedProx: pull towards the proxy; 0 does not.", panel=RECIPE)
 ]
+ControlVariatesOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--control-variates/--no-control-variates",
+        help="SCAFFOLD: clients take their drift out of sgd's steps. It tells them where the adapter goes.",
+        show_default=False,
+        rich_help_panel=RECIPE,
+    ),
+]
 MaxUpdateNormOpt = Annotated[
     float | None, of(TrainSpec, "max_update_norm", "Refuse updates with a larger norm.", panel=RECIPE)
 ]

@@ -28,7 +28,8 @@ def _train_text(train: Any) -> str:
         f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
     )
     proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
-    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}"
+    control = ", control variates" if train.control_variates else ""
+    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}{control}"
 
 
 def _quantize_text(quantize: Any) -> str:
@@ -49,11 +50,12 @@ def _master(result: Any) -> Iterable[Block]:
 
 
 def _quantize(result: Any) -> Iterable[Block]:
+    in_fp16, control = size(result.n_bytes_fp16), " and their control variates" if result.control_variates else ""
     yield _facts([
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
         ("rank", result.rank),
-        ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters, {size(result.n_bytes_fp16)} in fp16"),
+        ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters{control}, {in_fp16} in fp16"),
         ("quantized base", result.base),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
@@ -108,6 +110,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
         ("rule", f"{_rule(spec)}update rule {spec.update_rule}, server learning rate {spec.server_learning_rate:g}"),
         ("optimizer", _optimizer_text(result)),
         ("combined", _combine_text(result)),
+        ("control variates", f"of {spec.n_population} clients" if spec.n_population else None),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip

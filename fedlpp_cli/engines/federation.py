@@ -31,6 +31,38 @@ class FederationSpec:
     update: QuantSpec = FULL_PRECISION
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
 
+    def check_states(self, *, keep_state: bool) -> None:
+        """Refuse states that are missing, or mean nothing, and a number of clients that nothing asks for.
+
+        Raises:
+            UsageError: saying so.
+        """
+        population = self.aggregate.n_population
+        if self.train.control_variates and not keep_state:
+            raise UsageError("--keep-state is missing: clients have to keep their control variates")
+        if population is not None and not self.train.control_variates:
+            raise UsageError(f"[aggregate] n_population {population}: [train] asks for no control variates")
+        if keep_state and self.aggregate.combine in {"svd", "stack"}:
+            raise UsageError(
+                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, which no state knows",
+                hint='without --keep-state, or [aggregate] combine = "residual"',
+            )
+
+    def check_population(self, n_clients: int, n_chosen: int) -> None:
+        """Refuse to count those of a round for all clients, or fewer than there are.
+
+        Raises:
+            UsageError: control variates, and not the right `n_population` for them.
+        """
+        population = self.aggregate.n_population
+        if population is not None and population < n_clients:
+            raise UsageError(f"[aggregate] n_population {population}: there are {n_clients} clients")
+        if self.train.control_variates and n_chosen < n_clients and population is None:
+            raise UsageError(
+                f"--clients-per-round {n_chosen}: control variates need the number of all clients",
+                hint=f"n_population = {n_clients} under [aggregate] in the --federation file",
+            )
+
     def check_rounds(self, n_rounds: int) -> None:
         """Refuse before any work a number of rounds that the last of them would refuse.
 
@@ -42,15 +74,3 @@ class FederationSpec:
         planned = self.aggregate.n_rounds
         if self.aggregate.update_rule == 4 and planned is not None and n_rounds > planned:
             raise UsageError(f"--rounds {n_rounds}: [aggregate] n_rounds of update rule 4 is {planned}")
-
-    def check_states(self, *, keep_state: bool) -> None:
-        """Refuse states where factors are not the ones of the round before.
-
-        Raises:
-            UsageError: naming what makes new ones.
-        """
-        if keep_state and self.aggregate.combine in {"svd", "stack"}:
-            raise UsageError(
-                f"--keep-state: combine {self.aggregate.combine!r} makes new factors each round, which no state knows",
-                hint='without --keep-state, or [aggregate] combine = "residual"',
-            )

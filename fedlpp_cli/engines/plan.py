@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact import store
@@ -40,7 +41,7 @@ class PlannedClient(Record, frozen=True, kw_only=True):
 class SimulationPlan(Record, frozen=True, kw_only=True):
     """What is left to do. `bytes_down`, `bytes_up`: to and from each client in a round, codes and scales.
 
-    A private base is part of what goes down.
+    A private base is part of what goes down, and so are control variates, from the second round on.
     """
 
     n_rounds: int
@@ -82,7 +83,8 @@ def plan_simulation(
     task = task_for(spec.model.task, open_tokenizer(folder), columns)
     clients = open_clients(source, task, columns=columns, split=split, seed=federation.seed, on_progress=on_progress)
     chosen = sample_clients(clients.names, clients_per_round, seed=federation.seed, round_number=0)
-    down = layout_bytes(proxy_layout(shapes, federation.quantize))
+    federation.check_population(len(clients.names), len(chosen))
+    down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
     if spec.model.base.private:
         groups = (
             base_groups(open_folder(base_copy, BaseHeader))

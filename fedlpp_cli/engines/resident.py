@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.progress import Progress
+from fedlpp_cli.steps.client_state import ClientState
 from fedlpp_cli.steps.inputs import RefLike, choose_device
 from fedlpp_cli.steps.local_training import LocalRound, TrainedUpdate, open_adapted, open_round, open_task, train_update
 from fedlpp_cli.steps.packages import OpenPackage
@@ -60,13 +61,13 @@ class Resident:
         local: LocalRound,
         client: str,
         examples: Sequence[Example],
-        residual: Mapping[str, Tensor] | None,
+        state: ClientState | None,
         on_progress: Progress,
     ) -> TrainedUpdate:
         """As `train_update`, from the state in which the model was opened."""
         if self._opened is not None:
             self._opened[2].restore()
-        return train_update(local, client, examples, residual, on_progress)
+        return train_update(local, client, examples, state, on_progress)
 
 
 class ModuleState:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
 from fedlpp_cli.artifact.folder import BASE, MANIFEST
 from fedlpp_cli.artifact.run_folder import RoundPaths
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -19,7 +17,7 @@ from fedlpp_cli.records.headers import UpdateHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.rounding import mean_of
 from fedlpp_cli.steps.aggregate import AggregateResult, aggregate
-from fedlpp_cli.steps.client_state import read_residual
+from fedlpp_cli.steps.client_state import ClientState, read_state
 from fedlpp_cli.steps.inputs import RefLike
 from fedlpp_cli.steps.local_training import LocalRound, check_addressee, write_update
 from fedlpp_cli.steps.pack import pack
@@ -109,6 +107,7 @@ class Simulation:
             chosen = sample_clients(
                 clients.names, self.clients_per_round, seed=self.federation.seed, round_number=paths.number
             )
+            self.federation.check_population(len(clients.names), len(chosen))
             n_trained = 0
             for done, client in enumerate(chosen):
                 self.on_progress(f"round {paths.number}, {client}", done, len(chosen))
@@ -141,21 +140,21 @@ class Simulation:
 
         try:
             check_addressee(local.package, client)
-            residual = self._residual(paths, local, client) if self.keep_state else None
-            trained = self.resident.train(local, client, clients.examples(client), residual, on_step)
+            before = self._state(paths, local, client) if self.keep_state else None
+            trained = self.resident.train(local, client, clients.examples(client), before, on_step)
             state = paths.state(client) if self.keep_state else None
             # Forced with states only: a killed simulation can leave a state without its update.
             write_update(paths.update(client), state, trained, force=self.keep_state)
         except FedlppError as problem:
             raise type(problem)(f"round {paths.number}, client {client!r}: {problem}", hint=problem.hint) from problem
 
-    def _residual(self, paths: RoundPaths, local: LocalRound, client: str) -> dict[str, Tensor] | None:
-        """What the client's last state holds: of the last round that it took part in."""
+    def _state(self, paths: RoundPaths, local: LocalRound, client: str) -> ClientState | None:
+        """The client's last state: of the last round that it took part in."""
         for number in reversed(range(paths.number)):
             state = RoundPaths(self.run, number).state(client)
             if state.is_file():
                 package = local.package
-                return read_residual(state, package.folder.header, package.proxy.header.spec.shapes, client=client)
+                return read_state(state, package.folder.header, package.proxy.header.spec, client=client)
         return None
 
     def _tidy(self, paths: RoundPaths, clients: Sequence[str]) -> None:

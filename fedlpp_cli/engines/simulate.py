@@ -64,7 +64,8 @@ def simulate(
         n_rounds: how many rounds there are in the end.
         clients_per_round: how many clients take part in each round, drawn without replacement; None for all.
         keep_updates: False removes a round's updates, and the states before those it leaves, once it is aggregated.
-        keep_state: clients keep what rounding takes from their updates, and add it to their next ones.
+        keep_state: clients keep what rounding takes from their updates, and add it to their next ones; and their
+            control variates.
         ledger: the file that notes what was released; None for the run folder's own.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.

@@ -188,8 +188,8 @@ class PackageHeader(Header, frozen=True, kw_only=True, tag="package"):
 class UpdateSpec(Record, frozen=True, kw_only=True):
     """Who trained, on how much, how it went, and how the tensors were rounded.
 
-    With `control_variates` the change of the client's own lies beside the components. `privacy`: what is promised about
-    single rows; None for nothing.
+    With `control_variates` it is that of steps along corrected gradients. The change of the client's own is not in it:
+    owner and client compute it from the update. `privacy`: what is promised about single rows; None for nothing.
     """
 
     client: PartyName
@@ -216,7 +216,10 @@ class StateSpec(Record, frozen=True, kw_only=True):
 
 
 class StateHeader(Header, frozen=True, kw_only=True, tag="state"):
-    """Client only: what it keeps between rounds. `<component>.residual`: what rounding took from its last update."""
+    """Client only: what it keeps between rounds. `<component>.residual`: what rounding took from its last update.
+
+    `<component>.control`: its control variate.
+    """
 
     spec: StateSpec
 

@@ -187,6 +187,10 @@ class TrainSpec(Record, frozen=True, kw_only=True):
             raise ValueError(f"momentum: goes with optimizer sgd, not {self.optimizer}")
         if self.control_variates and (self.optimizer, self.momentum, self.weight_decay) != ("sgd", 0.0, 0.0):
             raise ValueError("control_variates: SCAFFOLD goes with optimizer sgd, momentum 0 and weight_decay 0")
+        if self.control_variates and self.steps is None:
+            raise ValueError("control_variates: SCAFFOLD goes with steps, the same number for all clients, not epochs")
+        if self.control_variates and self.proximal_mu:
+            raise ValueError("proximal_mu: FedProx and SCAFFOLD (control_variates) both hold clients back; choose one")
 
 
 class AggregateSpec(Record, frozen=True, kw_only=True):
@@ -198,7 +202,7 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). `combine` says what is
     averaged: factors, those of lower rank filled up with zeros, or products `B A` (`aggregation/combine.py`). With
     `min_clients` sound updates the others are left out; without that number all must be sound. `n_population`: how many
-    clients there are, for SCAFFOLD; None for as many as sent an update.
+    clients there are, for SCAFFOLD; None for as many as before, or as sent an update if those are more.
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1

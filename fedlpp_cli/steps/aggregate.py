@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import torch
 
 from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
+from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.aggregation.products import product_norms
@@ -32,13 +33,15 @@ from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.inputs import RefLike, check_parent, federation_of, open_tensors
 from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
 from fedlpp_cli.steps.packages import OpenPackage, open_package
+from fedlpp_cli.training.schedule import learning_rate_sum
 
 
 class AggregateResult(Record, frozen=True, kw_only=True):
     """What `aggregate` made; with `dry_run` what it would make, and `sha256` and `report` are None.
 
     `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
-    the report, and so `withheld_norm`.
+    the report, and so `withheld_norm`. `aggregate`: as the next master has it, with `n_population` where control
+    variates need one.
     """
 
     path: str
@@ -111,7 +114,7 @@ def aggregate(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.received)
-        fold = Fold(opened, intake.received, spec, own)
+        fold = Fold(opened, intake.received, spec, own, _rate_sum(sent))
         products = product_norms(fold.received, threads=threads)
         if dry_run:
             return _result(fold, _contributions(fold, products), intake, path=str(target))
@@ -135,6 +138,8 @@ def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Seq
         files.callback(package.proxy.close)
         check_parent(package.proxy.header, "master", master.sha256, source=package.name, parent=str(master.path))
         check_proxy_of(package.proxy, master, source=package.name)
+        if package.proxy.header.spec.control_variates != master.header.spec.control_variates:
+            raise LineageError(f"{package.name} and {master.path}: one has control variates, the other has none")
         for other in sent:
             _check_beside(package, other)
         sent.append(package)
@@ -162,6 +167,18 @@ def _check_ranks(spec: AggregateSpec, master: TensorFile[MasterHeader], sent: Se
                 f"rank {rank} of {full}",
                 hint="--update-rule 1",
             )
+        if package.folder.header.spec.train.control_variates and rank != full:
+            raise UsageError(f"{package.name}: control variates go with rank {full}, the master's; this one has {rank}")
+
+
+def _rate_sum(sent: Sequence[OpenPackage]) -> float | None:
+    """Of the clients' learning rates, as control variates need it; None in a round without."""
+    found: list[tuple[str, float | None]] = []
+    for package in sent:
+        train = package.folder.header.spec.train
+        steps = train.steps if train.control_variates else None
+        found.append((package.name, None if steps is None else learning_rate_sum(train, steps)))
+    return same_rate_sum(found)
 
 
 def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
@@ -183,6 +200,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             aggregate=fold.spec,
             optimizer_steps=steps_after(before, fold.spec),
             withheld=fold.withheld,
+            control_variates=fold.control is not None,
             base_weights=before.base_weights,
         ),
     )

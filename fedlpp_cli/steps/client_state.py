@@ -1,29 +1,39 @@
 """What a client keeps between rounds: read before a training, written with the update that it belongs to."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from fedlpp_cli.adapters.control_tensors import control_name
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout
-from fedlpp_cli.adapters.residuals import residual_layout, residual_name
+from fedlpp_cli.adapters.residuals import residual_name, state_layout
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of, write_tensors
 from fedlpp_cli.errors import LineageError
-from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import check_finite
-from fedlpp_cli.records.headers import PackageHeader, StateHeader, StateSpec, UpdateHeader
+from fedlpp_cli.records.headers import PackageHeader, ProxySpec, StateHeader, StateSpec, UpdateHeader
 from fedlpp_cli.steps.inputs import RefLike, open_tensors
 
 
-def read_residual(
-    ref: RefLike, package: PackageHeader, shapes: Mapping[str, Shape], *, client: str
-) -> dict[str, Tensor]:
-    """The residual of this client's last round, float32 by component.
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """What a client keeps, float32 by component: `residual`, what rounding took; `control`, SCAFFOLD's own variate.
+
+    `control` is None where no round has made any, which stands for zeros.
+    """
+
+    residual: Mapping[str, Tensor]
+    control: Mapping[str, Tensor] | None = None
+
+
+def read_state(ref: RefLike, package: PackageHeader, proxy: ProxySpec, *, client: str) -> ClientState:
+    """What this client's last round left.
 
     Args:
         ref: the state.
         package: of the round that is about to be trained.
-        shapes: component to shape, as the package's proxy has them.
+        proxy: the package's.
         client: who trains.
 
     Raises:
@@ -31,18 +41,20 @@ def read_residual(
         GateError: a value that is not finite.
     """
     with open_tensors(ref, StateHeader) as state:
-        source = str(state.path)
+        source, has_control = str(state.path), state.header.spec.control_variates
         _check_belongs(state, package, client)
-        check_same_layout(layout_of(state.tensors), residual_layout(shapes), source=source)
-        residual = {component: state.read(residual_name(component)) for component in shapes}
-    for component, value in residual.items():
-        check_finite(value, name=f"{source}: {residual_name(component)}")
-    return residual
+        if has_control and not proxy.control_variates:
+            raise LineageError(f"{source}: it has control variates, the package is of before the first of them")
+        check_same_layout(layout_of(state.tensors), state_layout(proxy.shapes, has_control), source=source)
+        names = [residual_name, *([control_name] if has_control else [])]
+        held = [{component: state.read(name(component)) for component in proxy.shapes} for name in names]
+    for name, values in zip(names, held, strict=True):
+        for component, value in values.items():
+            check_finite(value, name=f"{source}: {name(component)}")
+    return ClientState(*held)
 
 
-def write_state(
-    path: Path, update: UpdateHeader, update_sha256: str, residual: Mapping[str, Tensor], *, force: bool
-) -> None:
+def write_state(path: Path, update: UpdateHeader, update_sha256: str, state: ClientState, *, force: bool) -> None:
     """Write the state that belongs to an update, for its client's eyes.
 
     Raises:
@@ -52,12 +64,15 @@ def write_state(
         federation=update.federation,
         round=update.round,
         parents={"update": (update_sha256,)},
-        spec=StateSpec(client=update.spec.client),
+        spec=StateSpec(client=update.spec.client, control_variates=state.control is not None),
     )
-    layout = residual_layout({component: tuple(value.shape) for component, value in residual.items()})
+    shapes = {component: tuple(value.shape) for component, value in state.residual.items()}
+    layout = state_layout(shapes, header.spec.control_variates)
     with write_tensors(path, header, layout, private=True, force=force) as writer:
-        for component, value in residual.items():
+        for component, value in state.residual.items():
             writer.write(residual_name(component), value)
+        for component, value in (state.control or {}).items():
+            writer.write(control_name(component), value)
 
 
 def _check_belongs(state: TensorFile[StateHeader], package: PackageHeader, client: str) -> None:

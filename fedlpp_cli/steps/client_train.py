@@ -1,4 +1,4 @@
-"""`client-train`: a package and private data become an update, and what rounding took from it the client's state."""
+"""`client-train`: a package and private data become an update, and the state that the client keeps for the next one."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
-from fedlpp_cli.steps.client_state import read_residual
+from fedlpp_cli.steps.client_state import read_state
 from fedlpp_cli.steps.inputs import RefLike, choose_device
 from fedlpp_cli.steps.local_training import (
     check_addressee,
@@ -73,8 +73,9 @@ def client_train(
     """Train the package's adapter on this client's data; write the difference, rounded as the package asks.
 
     With `state` what rounding took from earlier updates is added before it is rounded, with `state_out` what rounding
-    takes from this one is kept (`training/error_feedback.py`). Whoever has the update has its state too: the state
-    gets its name first, and a state without its update does no harm.
+    takes from this one is kept (`training/error_feedback.py`), and with them the client's control variates where the
+    package asks for those (`training/control_variates.py`). Whoever has the update has its state too: the state gets
+    its name first, and a state without its update does no harm.
 
     Args:
         package: folder or Hub address of what the owner sent.
@@ -94,7 +95,7 @@ def client_train(
     Raises:
         ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
             does not belong to it.
-        UsageError: update and state in one place.
+        UsageError: update and state in one place; control variates, and no place for the state.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
@@ -108,9 +109,10 @@ def client_train(
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
         opened = open_package(package)
         files.callback(opened.proxy.close)
-        manifest, shapes = opened.folder.header, opened.proxy.header.spec.shapes
+        manifest = opened.folder.header
         check_addressee(opened, client)
-        residual = None if state is None else read_residual(state, manifest, shapes, client=client)
+        _check_kept(opened, state_path)
+        before = None if state is None else read_state(state, manifest, opened.proxy.header.spec, client=client)
         on_progress("checking base model", 0, 0)
         folder = opened.base_folder(base)
         task = open_task(opened, folder, columns or {})
@@ -119,7 +121,7 @@ def client_train(
             return _result(opened, client, rows, path=str(out), state=state_path)
         on_progress("opening base model", 0, 0)
         local = open_round(opened, task, open_adapted(opened, folder, choose_device(device)))
-        trained = train_update(local, client, rows.examples, residual, on_progress)
+        trained = train_update(local, client, rows.examples, before, on_progress)
         sha256 = write_update(place.path, state_path, trained, force=force)
     metrics = trained.header.spec.metrics
     return _result(opened, client, rows, path=str(place.written), sha256=sha256, metrics=metrics, state=state_path)
@@ -131,6 +133,14 @@ def _state_path(files: ExitStack, ref: Ref, update: Path, *, force: bool) -> Pat
     if path.resolve() == update.resolve():
         raise UsageError(f"--out and --state-out are both {update}")
     return path
+
+
+def _check_kept(package: OpenPackage, state: Path | None) -> None:
+    if package.folder.header.spec.train.control_variates and state is None:
+        raise UsageError(
+            f"--state-out is missing: {package.name} asks for control variates, and you need yours in the next round",
+            hint="--state-out STATE, and from your second round on --state with the one before",
+        )
 
 
 def _result(

@@ -3,13 +3,15 @@
 import json
 from typing import Any
 
+from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
+from fedlpp_cli.adapters.residuals import residual_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
-from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.quantization.layout import max_codes
-from fedlpp_cli.records.headers import FileEntry, MasterHeader, ProxyHeader, UpdateHeader
+from fedlpp_cli.records.headers import FileEntry, MasterHeader, ProxyHeader, StateHeader, UpdateHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -28,10 +30,10 @@ class TensorEntry(Record, frozen=True, kw_only=True):
 class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
-    A master's `n_parameters` are those of its components, without what a server optimizer keeps beside them.
-    `bits_per_parameter` is set for proxies and rounded updates: codes and scales over the parameters that they stand
-    for. A rounded update does not state its shapes: its `n_parameters` is None, and codes that would still have fitted
-    count, at most four for each tensor. `unquantized` lists what a package or a base carries above its stated
+    `n_parameters` are those of components, without what a server optimizer keeps beside them and without control
+    variates. `bits_per_parameter` is set for proxies and rounded updates: codes and scales over the numbers that they
+    stand for. A rounded update does not state its shapes: its `n_parameters` is None, and codes that would still have
+    fitted count, at most four for each tensor. `unquantized` lists what a package or a base carries above its stated
     precision. `groups`: of what is rounded, or carried beside it, sizes and the error to expect.
     """
 
@@ -82,8 +84,11 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
     elif isinstance(file.header, ProxyHeader):
         spec = file.header.spec
         n_values = n_parameters(spec.shapes)
-        bits = round(8 * payload / n_values, 4) if n_values else None
-        groups = adapter_groups(spec.shapes, spec.quantize)
+        sent = with_control(spec.shapes, spec.control_variates)
+        bits = round(8 * payload / n_parameters(sent), 4) if n_values else None
+        groups = adapter_groups(sent, spec.quantize)
+    elif isinstance(file.header, StateHeader):
+        n_values = n_parameters(residual_shapes(layout_of(file.tensors)))
     elif isinstance(file.header, UpdateHeader) and (width := file.header.spec.quantize.bits) != "full":
         codes = [info.n_bytes for info in file.tensors.values() if info.name.endswith(".codes")]
         n_codes = sum(max_codes(n_bytes, width) for n_bytes in codes)

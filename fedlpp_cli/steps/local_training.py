@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read_control
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.models.adapted import AdaptedModel
@@ -19,35 +19,40 @@ from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader, UpdateSpec
 from fedlpp_cli.records.specs import TrainMetrics
 from fedlpp_cli.rounding import six_digits
-from fedlpp_cli.steps.client_state import write_state
+from fedlpp_cli.steps.client_state import ClientState, write_state
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
 from fedlpp_cli.training.gates import check_update
 from fedlpp_cli.training.loop import TrainedRun, train
+from fedlpp_cli.training.schedule import learning_rate_sum
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRound:
-    """What all clients of a round have in common. `start`: what the proxy says of each component, float32.
+    """What all clients of a round have in common.
 
-    The model is trained in place, and is set to `start` for each client.
+    `start`: what the proxy says of each component, float32; `control`: what it says of the owner's control variates,
+    None in a proxy without. The model is trained in place, and is set to `start` for each client.
     """
 
     package: OpenPackage
     task: Task
     adapted: AdaptedModel
     start: Mapping[str, Tensor]
+    control: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedUpdate:
-    """An update that has passed all gates, and is not written yet."""
+    """An update that has passed all gates, and the state that belongs to it; not written yet."""
 
     header: UpdateHeader
     shapes: Mapping[str, Shape]
     rounded: RoundedUpdate
+    state: ClientState
 
 
 def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) -> Task:
@@ -77,7 +82,8 @@ def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel) -> Local
         ArtifactError: parts of a component that do not fit together.
     """
     start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
-    return LocalRound(package, task, adapted, start)
+    control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
+    return LocalRound(package, task, adapted, start, control or None)
 
 
 def check_addressee(package: OpenPackage, client: str) -> None:
@@ -95,7 +101,7 @@ def train_update(
     opened: LocalRound,
     client: str,
     examples: Sequence[Example],
-    residual: Mapping[str, Tensor] | None,
+    state: ClientState | None,
     on_progress: Progress,
 ) -> TrainedUpdate:
     """Train from the proxy on; the difference, with the residual, rounded as the package asks.
@@ -104,7 +110,7 @@ def train_update(
         opened: package and model.
         client: who trains.
         examples: its data.
-        residual: what its state holds, float32 by component; None for none.
+        state: what its last round left; None for nothing.
         on_progress: told of each step.
 
     Raises:
@@ -112,6 +118,7 @@ def train_update(
         GateError: a training that went wrong.
     """
     manifest = opened.package.folder.header
+    own = state.control if state else None
     opened.adapted.load(opened.start)
     run = train(
         opened.adapted,
@@ -119,12 +126,16 @@ def train_update(
         examples,
         manifest.spec.train,
         labels=(manifest.federation, manifest.round, client),
+        corrections=corrections(own, opened.control),
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
-    rounded = round_update(delta, manifest.spec.update, residual)
+    rounded = round_update(delta, manifest.spec.update, state.residual if state else None)
     metrics = _metrics(len(examples), run, check_update(rounded.values, manifest.spec.train.max_update_norm))
-    return TrainedUpdate(_header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes, rounded)
+    if manifest.spec.train.control_variates:
+        own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
+    header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
+    return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own))
 
 
 def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *, force: bool) -> str:
@@ -142,7 +153,7 @@ def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *,
             writer.write(name, tensor)
         sha256 = writer.sha256()
         if state_path is not None:
-            write_state(state_path, header, sha256, rounded.residual, force=force)
+            write_state(state_path, header, sha256, trained.state, force=force)
     return sha256
 
 
@@ -164,5 +175,10 @@ def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateH
         federation=manifest.federation,
         round=manifest.round,
         parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
-        spec=UpdateSpec(client=client, metrics=metrics, quantize=manifest.spec.update),
+        spec=UpdateSpec(
+            client=client,
+            metrics=metrics,
+            quantize=manifest.spec.update,
+            control_variates=manifest.spec.train.control_variates,
+        ),
     )

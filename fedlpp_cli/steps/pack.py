@@ -77,13 +77,19 @@ def pack(
 
     Raises:
         SecrecyError: a master instead of a proxy.
-        SecondReleaseError: the same master rounded otherwise, or another copy of the same private base, was released.
-        UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level.
+        SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
+        UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level; a
+            proxy with control variates and a recipe without.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
     spec = _spec(client, train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION)
     with _open_proxy(proxy) as opened:
+        if opened.header.spec.control_variates and not spec.train.control_variates:
+            raise UsageError(
+                f"--control-variates is missing: this federation has them since an earlier round, {opened.path} too",
+                hint="or control_variates = true under [train] in the --federation file",
+            )
         contents = _contents(opened, spec, base_artifact)
         sizes = [
             len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()

@@ -49,6 +49,16 @@ class OpenPackage:
         return base.path
 
 
+def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> None:
+    """Refuse a package with control variates that nobody would use.
+
+    Raises:
+        LineageError: the proxy holds them, the recipe does not ask for them.
+    """
+    if proxy.spec.control_variates and not package.spec.train.control_variates:
+        raise LineageError(f"{source}: its proxy holds control variates, its recipe does not ask for them")
+
+
 def open_package(ref: RefLike) -> OpenPackage:
     """Fetch, verify and open a package: every file's digest, the proxy's lineage, its tensors.
 
@@ -63,6 +73,7 @@ def open_package(ref: RefLike) -> OpenPackage:
         if (ours.federation, ours.round, ours.method) != (theirs.federation, theirs.round, theirs.method):
             raise LineageError(f"{folder.path}: the proxy in it belongs to another federation, round or method")
         check_proxy(proxy)
+        check_asked(ours, theirs, source=str(folder.path))
     except BaseException:
         proxy.close()
         raise

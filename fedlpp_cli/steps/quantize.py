@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 from torch import Tensor
 
+from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
 from fedlpp_cli.adapters.ranks import first_terms, lora_of_rank, shapes_of_rank
@@ -31,7 +32,9 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
 
     `bits_per_parameter` and `n_bytes` count codes and scales; `n_bytes_fp16` is what the adapter takes in fp16. `base`:
     where the quantized private base lies. `groups`: the same by groups of tensors, with the error that rounding makes;
-    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand.
+    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand. With
+    `control_variates` those of SCAFFOLD count as well: in `n_bytes`, in `groups`, and as numbers of their own in
+    `bits_per_parameter`.
     """
 
     path: str
@@ -45,6 +48,7 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     n_bytes_fp16: int
     bits_per_parameter: float
     base: str | None
+    control_variates: bool
     groups: tuple[TensorGroup, ...]
 
 
@@ -90,12 +94,12 @@ def quantize(
         _check_block(shapes, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(shapes, spec, _errors(opened, spec, rank, on_progress))
+            groups = adapter_groups(_sent(opened, rank), spec, _errors(opened, spec, rank, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             base_path = base_out if is_private else None
             return _result(opened, spec, rank, groups, path=str(out), sha256=None, base=base_path)
-        groups, base_sha256 = adapter_groups(shapes, spec), None
+        groups, base_sha256 = adapter_groups(_sent(opened, rank), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -119,6 +123,8 @@ def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:
         raise UsageError(f"--rank {rank}: the master's is {lora.rank}", hint=f"--rank 1 to --rank {lora.rank}")
     if rank not in (None, lora.rank) and not lora.target_modules:
         raise UsageError(f"--rank {rank}: this adapter has no factors, all of it is trained whole")
+    if rank not in (None, lora.rank) and master.header.spec.control_variates:
+        raise UsageError(f"--rank {rank}: control variates go with the master's rank, {lora.rank}")
     return lora.rank if rank is None else rank
 
 
@@ -129,6 +135,11 @@ def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
             f"--block {spec.block} is larger than every tensor of the adapter, of {largest} weights at most",
             hint=f"--block {min(64, largest)}",
         )
+
+
+def _sent(master: TensorFile[MasterHeader], rank: int) -> dict[str, Shape]:
+    """Name to shape of all that clients get to see, rounded."""
+    return with_control(shapes_of_rank(components_of(master), rank), master.header.spec.control_variates)
 
 
 def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank: int) -> Tensor:
@@ -146,8 +157,8 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
 def _errors(
     master: TensorFile[MasterHeader], spec: QuantSpec, rank: int, on_progress: Progress
 ) -> dict[str, tuple[float, float]]:
-    """Component to (||Q(x) - x||^2, ||x||^2)."""
-    found, names = {}, components_of(master)
+    """Name to (||Q(x) - x||^2, ||x||^2)."""
+    found, names = {}, _sent(master, rank)
     for number, name in enumerate(names, start=1):
         value = first_terms(name, master.read(name), rank)
         off = round_tensor(_to_round(master, name, spec, rank), spec, name=name).double() - value.double()
@@ -178,18 +189,23 @@ def _write_proxy(
     force: bool,
     on_progress: Progress,
 ) -> None:
-    shapes = shapes_of_rank(components_of(master), rank)
+    sent, model = _sent(master, rank), _seen_by_clients(master.header.spec.model, rank)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
-        spec=ProxySpec(model=_seen_by_clients(master.header.spec.model, rank), quantize=spec, shapes=shapes),
+        spec=ProxySpec(
+            model=model,
+            quantize=spec,
+            shapes=shapes_of_rank(components_of(master), rank),
+            control_variates=master.header.spec.control_variates,
+        ),
     )
-    with write_tensors(place.path, header, proxy_layout(shapes, spec), force=force) as writer:
-        for number, name in enumerate(shapes, start=1):
+    with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
+        for number, name in enumerate(sent, start=1):
             for part, tensor in quantize_tensor(_to_round(master, name, spec, rank), spec, name=name).items():
                 writer.write(tensor_name(name, part), tensor)
-            on_progress("quantizing adapter", number, len(shapes))
+            on_progress("quantizing adapter", number, len(sent))
 
 
 def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
@@ -223,7 +239,8 @@ def _result(
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,
-        bits_per_parameter=round(8 * n_bytes / n_values, 4),
+        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master, rank)), 4),
         base=None if base is None else str(base),
+        control_variates=master.header.spec.control_variates,
         groups=groups,
     )

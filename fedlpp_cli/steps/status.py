@@ -7,7 +7,7 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import read_manifest
 from fedlpp_cli.artifact.run_folder import RELEASES, RoundFolder, round_name, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.records.headers import Header, StateHeader, UpdateHeader, decode_header
+from fedlpp_cli.records.headers import Header, PackageHeader, StateHeader, UpdateHeader, decode_header
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -87,6 +87,9 @@ def _next(run: str, folder: RoundFolder, updates: Sequence[str], missing: Sequen
     if missing:
         return f"waiting for {', '.join(missing)}"
     if not updates:
-        return f"fedlpp client-train {here}/package --client NAME --data DATA --out {here}/updates/NAME.safetensors"
+        train = f"fedlpp client-train {here}/package --client NAME --data DATA --out {here}/updates/NAME.safetensors"
+        manifest = decode_header(read_manifest(folder.package), source=str(folder.package))
+        asks = isinstance(manifest, PackageHeader) and manifest.spec.train.control_variates
+        return f"{train} --state-out {here}/states/NAME.safetensors" if asks else train
     following = f"{run}/{round_name(folder.number + 1)}/master.safetensors"
     return f"fedlpp aggregate {here}/master.safetensors {here}/updates/* --package {here}/package --out {following}"

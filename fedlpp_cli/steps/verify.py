@@ -28,6 +28,7 @@ from fedlpp_cli.records.headers import (
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.packages import check_asked
 from fedlpp_cli.steps.rerun import Rerun, rerun_masters
 
 # How much older than its child a parent is: (child's kind, role) to rounds.
@@ -187,6 +188,12 @@ def _check_contents(child: _Seen, parent: _Seen) -> None:
     source, made, origin = str(child.path), child.header, parent.header
     if isinstance(made, MasterHeader) and isinstance(origin, MasterHeader):
         _check_steps(made, origin, source=source)
+    elif isinstance(made, MasterHeader) and isinstance(origin, PackageHeader):
+        _check_control(source, made.spec.control_variates, parent, origin.spec.train.control_variates)
+    elif isinstance(made, ProxyHeader) and isinstance(origin, MasterHeader):
+        _check_control(source, made.spec.control_variates, parent, origin.spec.control_variates)
+    elif isinstance(made, PackageHeader) and isinstance(origin, ProxyHeader):
+        check_asked(made, origin, source=source)
     elif isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
         check_answers(made, origin, source=source)
     elif isinstance(made, UpdateHeader) and isinstance(origin, ProxyHeader):
@@ -198,6 +205,13 @@ def _check_contents(child: _Seen, parent: _Seen) -> None:
             )
         if proxy_layout(residual_shapes(child.layout), origin.spec.quantize) != parent.layout:
             raise LineageError(f"{source}: its residuals do not fit the tensors of its update {parent.path}")
+        _check_control(source, made.spec.control_variates, parent, origin.spec.control_variates)
+
+
+def _check_control(source: str, found: bool, parent: _Seen, expected: bool) -> None:
+    if found != expected:
+        has, other = ("has" if yes else "has no" for yes in (found, expected))
+        raise LineageError(f"{source}: it {has} control variates, {parent.path} {other}")
 
 
 def _check_steps(made: MasterHeader, origin: MasterHeader, *, source: str) -> None:

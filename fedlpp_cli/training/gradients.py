@@ -1,15 +1,17 @@
 """How the gradient of one step comes about."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.control_variates import ControlVariates
 from fedlpp_cli.training.proximal import ProximalTerm
 
 # Examples that go through the model together, and those of one step.
@@ -39,14 +41,21 @@ class Gradient(Protocol):
 class MeanGradient:
     """That of the mean loss over all targets of the step, however they are split into batches; clipped as a whole.
 
-    FedProx's term is part of what is clipped, and no part of the loss.
+    FedProx's term is part of what is clipped, and no part of the loss. SCAFFOLD's corrections are added afterwards.
     """
 
-    def __init__(self, adapted: AdaptedModel, task: Task, spec: TrainSpec) -> None:
-        """Note where the adapter is now: FedProx holds it near there."""
+    def __init__(
+        self,
+        adapted: AdaptedModel,
+        task: Task,
+        spec: TrainSpec,
+        corrections: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """Note where the adapter is now: FedProx holds it near there. `corrections`: as for `ControlVariates`."""
         self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
         self._parameters = list(adapted.parameters.values())
         self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
+        self._control = ControlVariates(adapted.parameters, corrections)
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """Forward and backward, a batch at a time."""
@@ -62,4 +71,5 @@ class MeanGradient:
             loss += part.item()
         self._proximal.add_gradient()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm or torch.inf)
+        self._control.correct_gradients()
         return StepGradient(loss, norm.item())

@@ -14,6 +14,11 @@ def n_steps(spec: TrainSpec, n_examples: int) -> int:
     return max(1, math.ceil(spec.epochs * n_examples / per_step))
 
 
+def learning_rate_sum(spec: TrainSpec, total: int) -> float:
+    """The learning rates of `total` steps, added up."""
+    return math.fsum(spec.learning_rate * learning_rate_factor(spec, step, total) for step in range(total))
+
+
 def learning_rate_factor(spec: TrainSpec, step: int, total: int) -> float:
     """What the learning rate is multiplied with at `step` of `total`, from 0.
 

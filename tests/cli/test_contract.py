@@ -21,7 +21,9 @@ _MASTER = "path sha256 federation model_type private_base n_layers n_parameters 
 DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
-    "quantize": "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base",
+    "quantize": (
+        "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates"
+    ),
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
@@ -277,6 +279,22 @@ def test_the_federation_file_and_options_say_how_hard_clients_are_pulled_back(fe
     assert "proximal" not in fedlpp(*call, "--steps", 2).stdout
     refused = fedlpp(*call, "--steps", 2, "--proximal-mu", "-1")
     assert (refused.exit_code, "proximal_mu" in refused.stderr) == (3, True)
+
+
+def test_the_federation_file_and_options_say_whether_gradients_are_corrected(fedlpp, played, tmp_path):
+    settings = (
+        "[train]\noptimizer = 'sgd'\nweight_decay = 0.0\ncontrol_variates = true\n[aggregate]\nn_population = 5\n"
+    )
+    (tmp_path / "f.toml").write_text(settings)
+    call = ["pack", played.proxy(0), "-f", tmp_path / "f.toml", "--dry-run", "--out", tmp_path / "p"]
+    for options, expected in (([], True), (["--no-control-variates"], False)):
+        found = json.loads(fedlpp(*call, *options, "--json").stdout)["data"]["train"]
+        assert found["control_variates"] is expected
+    assert "learning rate 0.002, control variates" in fedlpp(*call).stdout
+    fold = ["aggregate", played.master(0), *played.updates(0), "--package", played.package(0), "--out", tmp_path / "m"]
+    refused = fedlpp(*fold, "-f", tmp_path / "f.toml", "--dry-run")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert "--n-population 5: the package asks for no control variates" in refused.stderr
 
 
 def test_the_installed_program_runs(played):

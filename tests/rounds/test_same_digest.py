@@ -11,7 +11,7 @@ from support.forge import header_of, sha256_of
 from support.parties import Federation
 
 from fedlpp_cli import verify
-from fedlpp_cli.records.specs import AggregateSpec, QuantSpec
+from fedlpp_cli.records.specs import AggregateSpec, QuantSpec, TrainSpec
 
 ROOT = Path(__file__).parents[2]
 FEDLPP = f"{sys.executable} -m fedlpp_cli"
@@ -130,6 +130,21 @@ def test_a_hundred_rounds_are_planned_at_once(federation):
     plan = make(federation, "-n", n_rounds=100).stdout
     assert plan.count("client-train") == 200
     assert plan.count("aggregate") == 100
+
+
+SCAFFOLD = {"steps": 3, "optimizer": "sgd", "learning_rate": 0.3, "weight_decay": 0.0, "control_variates": True}
+
+
+@pytest.mark.slow
+def test_make_keeps_control_variates(federation, llama, tmp_path):
+    twin = Federation(tmp_path / "twin", llama, train=TrainSpec(batch_size=4, **SCAFFOLD), keep_states=True)
+    twin.play(2)
+    options = "PACK_OPTIONS=--optimizer sgd --learning-rate 0.3 --weight-decay 0 --control-variates"
+    refused = make(federation, options, check=False)
+    assert "--state-out is missing" in refused.stderr
+    make(federation, "-j2", options, "KEEP_STATE=1", n_rounds=2)
+    made = federation.folder / "runs" / "made" / "round-0002" / "master.safetensors"
+    assert sha256_of(made) == sha256_of(twin.master(2))
 
 
 ROUNDED = "PACK_OPTIONS=--update-bits 4 --update-block 32"

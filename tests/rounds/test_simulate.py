@@ -73,6 +73,11 @@ KINDS = {
     "private base, nf3": {
         "lora": LoraSpec(rank=4, dropout=0.1), "private_base": True, "base_quantize": BaseQuantSpec(format="nf3"),
     },
+    "control variates": {
+        "train": replace(RECIPE, optimizer="sgd", learning_rate=0.3, weight_decay=0.0, control_variates=True),
+        "round_updates": QuantSpec(bits="4", block=32), "keep_states": True,
+        "aggregate": AggregateSpec(n_population=3),
+    },
     "rounded updates, states": {
         "lora": LoraSpec(rank=4, dropout=0.1), "round_updates": QuantSpec(bits="2", block=32), "keep_states": True,
     },
@@ -291,9 +296,19 @@ def test_what_cannot_work_is_told_before_anything_is_trained(llama, gpt2, tmp_pa
     refused(UsageError, "--base is missing", spec=changed(base=None))
     refused(UsageError, "--rounds 0", n_rounds=0)
     refused(UsageError, "--rounds 3: .* is 2", spec=changed(aggregate=AggregateSpec(update_rule=4, n_rounds=2)))
+    scaffold = replace(RECIPE, optimizer="sgd", weight_decay=0.0, control_variates=True)
+    refused(UsageError, "--keep-state is missing", spec=changed(train=scaffold))
+    refused(UsageError, "n_population 3: .* no control", spec=changed(aggregate=AggregateSpec(n_population=3)))
     assert not run.exists()
     refused(UsageError, "no clients", source={})
     refused(UsageError, "--clients-per-round 2: there are 1", clients_per_round=2)
+    two, kept = {**data, "b": federation.data("b")}, {"keep_state": True}
+    few = changed(train=scaffold, aggregate=AggregateSpec(n_population=1))
+    for dry_run in (False, True):
+        refused(UsageError, "n_population 1: there are 2 clients", spec=few, source=two, dry_run=dry_run, **kept)
+        options = {"source": two, "clients_per_round": 1, "dry_run": dry_run, **kept}
+        refused(UsageError, "--clients-per-round 1: .* number of all", spec=changed(train=scaffold), **options)
+    shutil.rmtree(run)
     refused(InputError, "client 'z': .*: no such data file", source={**data, "z": tmp_path / "gone.jsonl"})
     refused(LineageError, "seed 7, not 8", spec=changed(seed=8))
     assert list(run.glob("*/updates/*")) == []

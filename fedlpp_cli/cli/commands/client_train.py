@@ -30,7 +30,7 @@ StateOpt = Annotated[
     typer.Option(
         "--state",
         metavar="REF",
-        help="What --state-out kept in your last round; it goes into this update.",
+        help="What --state-out kept in your last round; it goes into this one.",
         show_default=False,
     ),
 ]
@@ -39,7 +39,7 @@ StateOutOpt = Annotated[
     typer.Option(
         "--state-out",
         metavar="PATH",
-        help="Where to keep what rounding takes from this update; yours alone.",
+        help="Where to keep what rounding takes from this update, and control variates; yours alone.",
         show_default=False,
     ),
 ]

@@ -42,6 +42,7 @@ def pack(
     warmup: o.WarmupOpt = None,
     max_grad_norm: o.MaxGradNormOpt = None,
     proximal_mu: o.ProximalMuOpt = None,
+    control_variates: o.ControlVariatesOpt = None,
     compute: o.ComputeOpt = None,
     max_update_norm: o.MaxUpdateNormOpt = None,
     ledger: LedgerOpt = None,
@@ -76,6 +77,7 @@ def pack(
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         proximal_mu=proximal_mu,
+        control_variates=control_variates,
         compute=compute,
         max_update_norm=max_update_norm,
     )

@@ -87,7 +87,7 @@ KeepStateOpt = Annotated[
     bool,
     typer.Option(
         "--keep-state/--no-keep-state",
-        help="Clients keep what rounding takes from their updates, and add it to the next ones.",
+        help="Clients keep what rounding takes from their updates, and add it to the next ones; and control variates.",
         rich_help_panel=_CLIENTS,
     ),
 ]
