@@ -16,6 +16,8 @@ def simulation(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("sha256", short(result.sha256)),
     ])  # fmt: skip
+    if result.attack is not None:
+        yield facts([("attack", _attack(result.attack))])
     if result.plan is not None:
         yield from _plan(result.plan)
         return
@@ -32,6 +34,16 @@ def simulation(result: Any) -> Iterable[Block]:
         )
 
 
+def _attack(attack: Any) -> str:
+    """What was resolved, fields that mean nothing left out."""
+    given = [
+        f"{name.replace('_', ' ')} {getattr(attack, name)}"
+        for name in ("scale", "trigger", "target_label", "poisoned_share")
+        if getattr(attack, name) is not None
+    ]
+    return ", ".join([f"{attack.attack} by {attack.n_attackers} clients", *given])
+
+
 def _plan(plan: Any) -> Iterable[Block]:
     counts = sorted(one.n_examples for one in plan.clients)
     middle, steps = counts[len(counts) // 2], sorted({one.n_steps for one in plan.clients})
@@ -43,6 +55,10 @@ def _plan(plan: Any) -> Iterable[Block]:
         ("down", f"{size(plan.bytes_down)} to each client, {size(plan.bytes_down * plan.clients_per_round)} a round"),
         ("up", f"{size(plan.bytes_up)} from each client, {size(plan.bytes_up * plan.clients_per_round)} a round"),
     ])  # fmt: skip
+    if plan.reference is not None:
+        yield facts([("reference", plan.reference)])
+    if 0 < len(plan.attackers) <= _MAX_CLIENTS:
+        yield facts([("attackers", ", ".join(plan.attackers))])
     if len(plan.clients) <= _MAX_CLIENTS:
         yield table(
             ("client", "examples", "steps"), ((one.client, one.n_examples, one.n_steps) for one in plan.clients)
