@@ -15,9 +15,8 @@ def simulation(result: Any) -> Iterable[Block]:
         ("federation", short(result.federation)),
         ("round", result.round),
         ("sha256", short(result.sha256)),
+        ("attack", None if result.attack is None else _attack(result.attack)),
     ])  # fmt: skip
-    if result.attack is not None:
-        yield facts([("attack", _attack(result.attack))])
     if result.plan is not None:
         yield from _plan(result.plan)
         return
@@ -50,15 +49,13 @@ def _plan(plan: Any) -> Iterable[Block]:
     yield facts([
         ("rounds left", plan.n_rounds),
         ("clients", f"{len(plan.clients)}, {plan.clients_per_round} a round"),
+        ("attackers", ", ".join(plan.attackers) if 0 < len(plan.attackers) <= _MAX_CLIENTS else None),
+        ("reference", plan.reference),
         ("examples", f"{sum(counts)}; a client has {counts[0]} to {counts[-1]}, in the middle {middle}"),
         ("steps", f"{' to '.join(map(str, sorted({steps[0], steps[-1]})))} a client and round"),
         ("down", f"{size(plan.bytes_down)} to each client, {size(plan.bytes_down * plan.clients_per_round)} a round"),
         ("up", f"{size(plan.bytes_up)} from each client, {size(plan.bytes_up * plan.clients_per_round)} a round"),
     ])  # fmt: skip
-    if plan.reference is not None:
-        yield facts([("reference", plan.reference)])
-    if 0 < len(plan.attackers) <= _MAX_CLIENTS:
-        yield facts([("attackers", ", ".join(plan.attackers))])
     if len(plan.clients) <= _MAX_CLIENTS:
         yield table(
             ("client", "examples", "steps"), ((one.client, one.n_examples, one.n_steps) for one in plan.clients)
