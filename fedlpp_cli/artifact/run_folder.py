@@ -2,11 +2,13 @@
 
     <run>/base/                              a private base as clients see it
     <run>/releases.jsonl                     owner only: the release ledger
+    <run>/attack.json                        only of a simulation with attackers: which ones
     <run>/round-0000/master.safetensors      owner only
     <run>/round-0000/proxy.safetensors
     <run>/round-0000/package/
     <run>/round-0000/updates/<client>.safetensors
     <run>/round-0000/states/<client>.safetensors   the client's alone
+    <run>/round-0000/reference.safetensors   the owner's own update, for rules that compare with one
     <run>/round-0001/master.safetensors      made from round-0000
     <run>/round-0001/master.report.json      how
 
@@ -29,6 +31,8 @@ PACKAGE: Final = "package"
 UPDATES: Final = "updates"
 RELEASES: Final = "releases.jsonl"
 STATES: Final = "states"
+REFERENCE: Final = "reference.safetensors"
+ATTACK: Final = "attack.json"
 SUFFIX: Final = ".safetensors"
 
 
@@ -44,6 +48,7 @@ class RoundFolder:
     package: Path | None
     updates: dict[str, Path]
     states: dict[str, Path]
+    reference: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ class RoundPaths:
     def update(self, client: str) -> Path:
         """What a client sends back."""
         return self.folder / UPDATES / f"{client}{SUFFIX}"
+
+    @property
+    def reference(self) -> Path:
+        """The owner's own update."""
+        return self.folder / REFERENCE
 
     def state(self, client: str) -> Path:
         """What a client keeps."""
@@ -126,6 +136,7 @@ def _scan_round(number: int, path: Path) -> RoundFolder:
         package=path / PACKAGE if (path / PACKAGE / MANIFEST).is_file() else None,
         updates=_by_client(path / UPDATES),
         states=_by_client(path / STATES),
+        reference=_if_there(path / REFERENCE),
     )
 
 

@@ -15,6 +15,7 @@ def simulation(result: Any) -> Iterable[Block]:
         ("federation", short(result.federation)),
         ("round", result.round),
         ("sha256", short(result.sha256)),
+        ("attack", None if result.attack is None else _attack(result.attack)),
     ])  # fmt: skip
     if result.plan is not None:
         yield from _plan(result.plan)
@@ -32,12 +33,24 @@ def simulation(result: Any) -> Iterable[Block]:
         )
 
 
+def _attack(attack: Any) -> str:
+    """What was resolved, fields that mean nothing left out."""
+    given = [
+        f"{name.replace('_', ' ')} {getattr(attack, name)}"
+        for name in ("scale", "trigger", "target_label", "poisoned_share")
+        if getattr(attack, name) is not None
+    ]
+    return ", ".join([f"{attack.attack} by {attack.n_attackers} clients", *given])
+
+
 def _plan(plan: Any) -> Iterable[Block]:
     counts = sorted(one.n_examples for one in plan.clients)
     middle, steps = counts[len(counts) // 2], sorted({one.n_steps for one in plan.clients})
     yield facts([
         ("rounds left", plan.n_rounds),
         ("clients", f"{len(plan.clients)}, {plan.clients_per_round} a round"),
+        ("attackers", ", ".join(plan.attackers) if 0 < len(plan.attackers) <= _MAX_CLIENTS else None),
+        ("reference", plan.reference),
         ("examples", f"{sum(counts)}; a client has {counts[0]} to {counts[-1]}, in the middle {middle}"),
         ("steps", f"{' to '.join(map(str, sorted({steps[0], steps[-1]})))} a client and round"),
         ("down", f"{size(plan.bytes_down)} to each client, {size(plan.bytes_down * plan.clients_per_round)} a round"),

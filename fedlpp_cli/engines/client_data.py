@@ -101,6 +101,13 @@ class CutData:
         return len(self.shards[client])
 
 
+def known_names(source: Mapping[str, RefLike] | Cut) -> tuple[str, ...] | None:
+    """All clients, None where the data would have to be read to tell."""
+    if not isinstance(source, Cut):
+        return tuple(source)
+    return None if source.n_clients is None else tuple(_shard_name(number) for number in range(source.n_clients))
+
+
 def open_clients(
     source: Mapping[str, RefLike] | Cut,
     task: Task,
@@ -127,7 +134,7 @@ def open_clients(
     if isinstance(source, Cut):
         data = load_data(parse_ref(source.data), task, columns=columns, split=split, on_progress=on_progress)
         shards = _shards(source, data, task, columns, seed)
-        return CutData(data.examples, {f"client-{number:04d}": shard for number, shard in enumerate(shards)})
+        return CutData(data.examples, {_shard_name(number): shard for number, shard in enumerate(shards)})
     if not source:
         raise UsageError("no clients", hint="[clients] in the --federation file, or --data FILE --clients N")
     refs = {client: parse_ref(ref) for client, ref in source.items()}
@@ -135,6 +142,10 @@ def open_clients(
         if isinstance(ref, Path) and not ref.exists():
             raise InputError(f"client {client!r}: {ref}: no such data file")
     return OwnFiles(refs, task, columns, split)
+
+
+def _shard_name(number: int) -> str:
+    return f"client-{number:04d}"
 
 
 def _shards(cut: Cut, data: Data, task: Task, columns: Mapping[str, str], seed: int) -> Shards:

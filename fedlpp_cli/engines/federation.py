@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
@@ -18,7 +19,11 @@ from fedlpp_cli.steps.inputs import RefLike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationSpec:
-    """The settings of a federation file. `base` None: where a first master is there, and names a public address."""
+    """The settings of a federation file. `base` None: where a first master is there, and names a public address.
+
+    `reference`: the client whose data is the owner's, for rule "fltrust". It takes part in no round; the update that it
+    trains in each is the owner's own.
+    """
 
     base: RefLike | None = None
     private_base: bool = False
@@ -30,6 +35,17 @@ class FederationSpec:
     train: TrainSpec = field(default_factory=lambda: TrainSpec(steps=DEFAULT_STEPS))
     update: QuantSpec = FULL_PRECISION
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
+    reference: str | None = None
+
+    def check_rule(self) -> None:
+        """Refuse before any work options of a rule that do not go together.
+
+        Raises:
+            UsageError: saying which.
+        """
+        if (self.reference is not None) != (self.aggregate.rule == "fltrust"):
+            raise UsageError("rule fltrust and --reference go together")
+        check_options(self.aggregate, has_reference=self.reference is not None)
 
     def check_states(self, *, keep_state: bool) -> None:
         """Refuse states that are missing, or mean nothing, and a number of clients that nothing asks for.

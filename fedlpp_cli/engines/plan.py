@@ -9,9 +9,11 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
+from fedlpp_cli.engines.attack_spec import AttackSpec
 from fedlpp_cli.engines.client_data import Clients, Cut, open_clients
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.partition import sample_clients
+from fedlpp_cli.engines.roles import assign_roles
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.adapted import component_shapes
 from fedlpp_cli.models.base_folder import model_type_of
@@ -41,7 +43,8 @@ class PlannedClient(Record, frozen=True, kw_only=True):
 class SimulationPlan(Record, frozen=True, kw_only=True):
     """What is left to do. `bytes_down`, `bytes_up`: to and from each client in a round, codes and scales.
 
-    A private base is part of what goes down, and so are control variates, from the second round on.
+    A private base is part of what goes down, and so are control variates, from the second round on. `attackers` are
+    among the clients, and so is the `reference`, which is the owner and takes part in no round.
     """
 
     n_rounds: int
@@ -49,6 +52,8 @@ class SimulationPlan(Record, frozen=True, kw_only=True):
     clients: tuple[PlannedClient, ...]
     bytes_down: int
     bytes_up: int
+    attackers: tuple[str, ...]
+    reference: str | None
 
 
 def plan_simulation(
@@ -59,6 +64,7 @@ def plan_simulation(
     base_copy: Path,
     n_left: int,
     clients_per_round: int | None,
+    attack: AttackSpec | None,
     columns: Mapping[str, str],
     split: str | None,
     on_progress: Progress,
@@ -72,6 +78,7 @@ def plan_simulation(
         base_copy: where the quantized copy of a private base lies, or will.
         n_left: rounds that are not played yet.
         clients_per_round: how many take part; None for all.
+        attack: who is against the owner, and how; None for nobody.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
         on_progress: told what is going on.
@@ -82,8 +89,9 @@ def plan_simulation(
     spec, shapes, folder = _model(federation, master, base_copy)
     task = task_for(spec.model.task, open_tokenizer(folder), columns)
     clients = open_clients(source, task, columns=columns, split=split, seed=federation.seed, on_progress=on_progress)
-    chosen = sample_clients(clients.names, clients_per_round, seed=federation.seed, round_number=0)
-    federation.check_population(len(clients.names), len(chosen))
+    roles = assign_roles(clients.names, attack=attack, reference=federation.reference, seed=federation.seed)
+    chosen = sample_clients(roles.clients, clients_per_round, seed=federation.seed, round_number=0)
+    federation.check_population(len(roles.clients), len(chosen))
     down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
     if spec.model.base.private:
         groups = (
@@ -98,6 +106,8 @@ def plan_simulation(
         clients=_planned(federation, clients, on_progress),
         bytes_down=down,
         bytes_up=layout_bytes(proxy_layout(shapes, federation.update)),
+        attackers=tuple(sorted(roles.attackers)),
+        reference=federation.reference,
     )
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from fedlpp_cli.artifact.folder import BASE, MANIFEST
 from fedlpp_cli.artifact.run_folder import RoundPaths
 from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.engines.attack_spec import AttackSpec
+from fedlpp_cli.engines.attackers import RoundAttack
 from fedlpp_cli.engines.client_data import Clients, Cut, open_clients
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.partition import sample_clients
 from fedlpp_cli.engines.resident import Resident
+from fedlpp_cli.engines.roles import Roles, assign_roles
 from fedlpp_cli.errors import FedlppError, LineageError
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.headers import UpdateHeader
@@ -29,7 +32,7 @@ class SimulatedRound(Record, frozen=True, kw_only=True):
     """One round that was played. `master` is the sha256 of the one that it ends in, which is of the next round.
 
     `n_trained` of its `n_clients` trained now; the updates of the others were there. Losses are means over the clients
-    that tell them.
+    that tell them. `attackers`: those of the clients who were against the owner.
     """
 
     round: int
@@ -39,6 +42,7 @@ class SimulatedRound(Record, frozen=True, kw_only=True):
     n_examples: int
     loss_first: float | None
     loss_last: float | None
+    attackers: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,28 +56,30 @@ class Simulation:
     clients_per_round: int | None
     keep_updates: bool
     keep_state: bool
+    attack: AttackSpec | None
     ledger: Path
     columns: Mapping[str, str]
     split: str | None
     on_progress: Progress
-    _clients: Clients | None = field(default=None, init=False)
+    _opened: tuple[Clients, Roles] | None = field(default=None, init=False)
 
     def play(self, number: int) -> SimulatedRound:
         """From the master of round `number` to that of the next one. Raises as `simulate`."""
         paths = RoundPaths(self.run, number)
         self._send(paths)
-        chosen, n_trained = self._train_all(paths)
+        chosen, attackers, n_trained = self._train_all(paths)
         result = aggregate(
             paths.master,
             [paths.update(client) for client in chosen],
             packages=[paths.package],
             out=RoundPaths(self.run, number + 1).master,
             spec=self.federation.aggregate,
+            reference=None if self.federation.reference is None else paths.reference,
             on_progress=self.on_progress,
         )
         if not self.keep_updates:
             self._tidy(paths, chosen)
-        return _played(number, result, n_trained)
+        return _played(number, result, n_trained, attackers)
 
     def _send(self, paths: RoundPaths) -> None:
         """`quantize` and `pack`, as far as they have not been done."""
@@ -98,31 +104,55 @@ class Simulation:
             ledger=self.ledger,
         )
 
-    def _train_all(self, paths: RoundPaths) -> tuple[Sequence[str], int]:
-        """Who takes part, and how many of them trained now."""
+    def _train_all(self, paths: RoundPaths) -> tuple[Sequence[str], Sequence[str], int]:
+        """Who takes part, who of them attacks, and how many trained now. Attackers come last: they know the others."""
         package = open_package(paths.package)
         try:
             local = self.resident.open_round(package, self.on_progress)
-            clients = self._open_clients(local)
+            clients, roles = self._open_clients(local)
             chosen = sample_clients(
-                clients.names, self.clients_per_round, seed=self.federation.seed, round_number=paths.number
+                roles.clients, self.clients_per_round, seed=self.federation.seed, round_number=paths.number
             )
-            self.federation.check_population(len(clients.names), len(chosen))
+            self.federation.check_population(len(roles.clients), len(chosen))
+            honest = [client for client in chosen if client not in roles.attackers]
+            attackers = [client for client in chosen if client in roles.attackers]
+            attack = self._attack(paths, local, honest, attackers)
+            if roles.reference is not None:
+                self._train_reference(paths, local, clients, roles.reference)
             n_trained = 0
-            for done, client in enumerate(chosen):
+            for done, client in enumerate([*honest, *attackers]):
                 self.on_progress(f"round {paths.number}, {client}", done, len(chosen))
                 if paths.update(client).is_file():
                     _check_kept(paths.update(client), clients.known_size(client))
                     continue
-                self._train(paths, local, clients, client, (done, len(chosen)))
+                self._train(paths, local, clients, client, (done, len(chosen)), attack if client in attackers else None)
                 n_trained += 1
-            return chosen, n_trained
+            return chosen, attackers, n_trained
         finally:
             package.proxy.close()
 
-    def _open_clients(self, local: LocalRound) -> Clients:
-        if self._clients is None:
-            self._clients = open_clients(
+    def _train_reference(self, paths: RoundPaths, local: LocalRound, clients: Clients, owner: str) -> None:
+        if paths.reference.is_file():
+            _check_kept(paths.reference, clients.known_size(owner))
+            return
+        self._train(paths, local, clients, owner, (0, 0))
+
+    def _attack(
+        self, paths: RoundPaths, local: LocalRound, honest: Sequence[str], attackers: Sequence[str]
+    ) -> RoundAttack | None:
+        if self.attack is None:
+            return None
+        return RoundAttack(
+            spec=self.attack,
+            local=local,
+            seed=self.federation.seed,
+            honest=[paths.update(client) for client in honest],
+            n_attackers=len(attackers),
+        )
+
+    def _open_clients(self, local: LocalRound) -> tuple[Clients, Roles]:
+        if self._opened is None:
+            clients = open_clients(
                 self.source,
                 local.task,
                 columns=self.columns,
@@ -130,21 +160,44 @@ class Simulation:
                 seed=self.federation.seed,
                 on_progress=self.on_progress,
             )
-        return self._clients
+            roles = assign_roles(
+                clients.names, attack=self.attack, reference=self.federation.reference, seed=self.federation.seed
+            )
+            self._opened = clients, roles
+        return self._opened
 
     def _train(
-        self, paths: RoundPaths, local: LocalRound, clients: Clients, client: str, place: tuple[int, int]
+        self,
+        paths: RoundPaths,
+        local: LocalRound,
+        clients: Clients,
+        client: str,
+        place: tuple[int, int],
+        attack: RoundAttack | None = None,
     ) -> None:
+        """Train and write. Only honest clients keep states: the owner's reference and what is crafted have none."""
+
         def on_step(text: str, done: int, total: int) -> None:
             self.on_progress(f"round {paths.number}, {client}, step {done} of {total}, {text}", *place)
 
+        is_reference = client == self.federation.reference
+        keeps = self.keep_state and attack is None and not is_reference
         try:
             check_addressee(local.package, client)
-            before = self._state(paths, local, client) if self.keep_state else None
-            trained = self.resident.train(local, client, clients.examples(client), before, on_step)
-            state = paths.state(client) if self.keep_state else None
+            before = self._state(paths, local, client) if keeps else None
+            examples = clients.examples(client)
+            if attack is not None:
+                examples = attack.poison(client, examples)
+            trained = self.resident.train(local, client, examples, before, on_step)
+            if attack is not None:
+                trained = attack.craft(client, trained)
             # Forced with states only: a killed simulation can leave a state without its update.
-            write_update(paths.update(client), state, trained, force=self.keep_state)
+            write_update(
+                paths.reference if is_reference else paths.update(client),
+                paths.state(client) if keeps else None,
+                trained,
+                force=keeps,
+            )
         except FedlppError as problem:
             raise type(problem)(f"round {paths.number}, client {client!r}: {problem}", hint=problem.hint) from problem
 
@@ -159,6 +212,7 @@ class Simulation:
 
     def _tidy(self, paths: RoundPaths, clients: Sequence[str]) -> None:
         """Remove what has been aggregated, and states that newer ones replace."""
+        paths.reference.unlink(missing_ok=True)
         for client in clients:
             paths.update(client).unlink(missing_ok=True)
             if self.keep_state:
@@ -177,7 +231,7 @@ def _check_kept(path: Path, n_examples: int | None) -> None:
         )
 
 
-def _played(number: int, result: AggregateResult, n_trained: int) -> SimulatedRound:
+def _played(number: int, result: AggregateResult, n_trained: int, attackers: Sequence[str]) -> SimulatedRound:
     return SimulatedRound(
         round=number,
         master=str(result.sha256),
@@ -186,4 +240,5 @@ def _played(number: int, result: AggregateResult, n_trained: int) -> SimulatedRo
         n_examples=result.n_examples,
         loss_first=mean_of(client.loss_first for client in result.clients),
         loss_last=mean_of(client.loss_last for client in result.clients),
+        attackers=tuple(attackers),
     )

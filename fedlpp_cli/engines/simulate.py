@@ -11,10 +11,12 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE
 from fedlpp_cli.artifact.run_folder import RELEASES, RoundPaths, is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.engines.client_data import Cut
+from fedlpp_cli.engines.attack_spec import AttackSpec, check_mark, write_mark
+from fedlpp_cli.engines.client_data import Cut, known_names
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.plan import SimulationPlan, plan_simulation
 from fedlpp_cli.engines.resident import Resident
+from fedlpp_cli.engines.roles import assign_roles
 from fedlpp_cli.engines.rounds import SimulatedRound, Simulation
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
@@ -28,7 +30,8 @@ from fedlpp_cli.steps.inputs import RefLike, federation_of
 class SimulateResult(Record, frozen=True, kw_only=True):
     """Where a simulation stands: `sha256` is that of the newest master, of round `round`.
 
-    `rounds`: those that were played now. With `dry_run` nothing was, and `plan` says what would be.
+    `rounds`: those that were played now. With `dry_run` nothing was, and `plan` says what would be. With an
+    `attack` the run is an experiment with clients that are against the owner.
     """
 
     path: str
@@ -37,6 +40,7 @@ class SimulateResult(Record, frozen=True, kw_only=True):
     sha256: str | None
     rounds: tuple[SimulatedRound, ...]
     plan: SimulationPlan | None
+    attack: AttackSpec | None
 
 
 def simulate(
@@ -48,6 +52,7 @@ def simulate(
     clients_per_round: int | None = None,
     keep_updates: bool = True,
     keep_state: bool = False,
+    attack: AttackSpec | None = None,
     ledger: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
@@ -66,6 +71,7 @@ def simulate(
         keep_updates: False removes a round's updates, and the states before those it leaves, once it is aggregated.
         keep_state: clients keep what rounding takes from their updates, and add it to their next ones; and their
             control variates.
+        attack: some clients are against the owner; the run is marked with it. None, or 0 attackers, for nobody.
         ledger: the file that notes what was released; None for the run folder's own.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
@@ -75,14 +81,21 @@ def simulate(
 
     Raises:
         UsageError, InputError, DataError: settings, clients or data that do not do.
-        LineageError: artifacts in the run folder that do not belong to one another, or to this data.
+        LineageError: artifacts in the run folder that do not belong to one another, to this data, or to this attack.
         GateError: a client's training that went wrong; the message names round and client.
         FedlppError: whatever the steps raise.
     """
     federation.check_rounds(n_rounds)
     federation.check_states(keep_state=keep_state)
+    federation.check_rule()
+    attack = attack.resolved(federation.task) if attack is not None and attack.n_attackers else None
+    names = known_names(clients)
+    if names is not None:
+        assign_roles(names, attack=attack, reference=federation.reference, seed=federation.seed)
     run = _run_folder(out)
     newest = _newest_master(run, federation.seed)
+    if newest is not None:
+        check_mark(run, attack)
     if dry_run:
         plan = plan_simulation(
             federation,
@@ -91,12 +104,14 @@ def simulate(
             base_copy=run / BASE,
             n_left=max(0, n_rounds - (newest or 0)),
             clients_per_round=clients_per_round,
+            attack=attack,
             columns=columns or {},
             split=split,
             on_progress=on_progress,
         )
-        return _result(run, newest, (), plan)
+        return _result(run, newest, (), plan, attack)
     if newest is None:
+        write_mark(run, attack)
         _start(federation, RoundPaths(run, 0).master, on_progress)
     simulation = Simulation(
         run=run,
@@ -106,13 +121,14 @@ def simulate(
         clients_per_round=clients_per_round,
         keep_updates=keep_updates,
         keep_state=keep_state,
+        attack=attack,
         ledger=Path(ledger or run / RELEASES),
         columns=columns or {},
         split=split,
         on_progress=on_progress,
     )
     rounds = tuple(simulation.play(number) for number in range(newest or 0, n_rounds))
-    return _result(run, max(newest or 0, n_rounds), rounds, None)
+    return _result(run, max(newest or 0, n_rounds), rounds, None, attack)
 
 
 def _run_folder(out: RefLike) -> Path:
@@ -154,12 +170,22 @@ def _start(federation: FederationSpec, out: Path, on_progress: Progress) -> None
 
 
 def _result(
-    run: Path, newest: int | None, rounds: tuple[SimulatedRound, ...], plan: SimulationPlan | None
+    run: Path,
+    newest: int | None,
+    rounds: tuple[SimulatedRound, ...],
+    plan: SimulationPlan | None,
+    attack: AttackSpec | None,
 ) -> SimulateResult:
     federation = sha256 = None
     if newest is not None:
         with TensorFile(RoundPaths(run, newest).master, MasterHeader) as master:
             federation, sha256 = federation_of(master), master.sha256
     return SimulateResult(
-        path=str(run), federation=federation, round=newest or 0, sha256=sha256, rounds=rounds, plan=plan
+        path=str(run),
+        federation=federation,
+        round=newest or 0,
+        sha256=sha256,
+        rounds=rounds,
+        plan=plan,
+        attack=attack,
     )

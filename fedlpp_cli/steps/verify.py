@@ -123,6 +123,7 @@ def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
                 folder.report,
                 folder.proxy,
                 folder.package,
+                folder.reference,
                 *folder.updates.values(),
                 *folder.states.values(),
             )

@@ -33,7 +33,7 @@ DATA_KEYS = {
         "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients "
         "n_examples clients rejected"
     ),
-    "simulate": "path federation round sha256 rounds plan",
+    "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",

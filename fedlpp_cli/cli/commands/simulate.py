@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fedlpp_cli.cli import attack_options as a
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
@@ -83,6 +84,16 @@ PerRoundOpt = Annotated[
         rich_help_panel=_CLIENTS,
     ),
 ]
+ReferenceOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        metavar="CLIENT",
+        help="Its data is the owner's, who trains on it for fltrust; it takes part in no round.",
+        show_default=False,
+        rich_help_panel=_CLIENTS,
+    ),
+]
 KeepStateOpt = Annotated[
     bool,
     typer.Option(
@@ -116,8 +127,15 @@ def simulate(
     dirichlet_alpha: AlphaOpt = None,
     partition_column: PartitionColumnOpt = None,
     clients_per_round: PerRoundOpt = None,
+    reference: ReferenceOpt = None,
     keep_state: KeepStateOpt = False,
     keep_updates: KeepUpdatesOpt = True,
+    attack: a.AttackOpt = None,
+    n_attackers: a.NAttackersOpt = None,
+    attack_scale: a.AttackScaleOpt = None,
+    trigger: a.TriggerOpt = None,
+    target_label: a.TargetLabelOpt = None,
+    poisoned_share: a.PoisonedShareOpt = None,
     base: o.BaseOpt = None,
     seed: o.SeedOpt = None,
     column: o.ColumnOpt = None,
@@ -135,18 +153,27 @@ def simulate(
     fedlpp simulate -f federation.toml --data notes.jsonl --clients 100 --clients-per-round 10 --out runs/b
     fedlpp simulate -f federation.toml --data notes.jsonl --clients 20 --partition dirichlet --dirichlet-alpha 0.3
         --partition-column topic --out runs/c --dry-run
+    fedlpp simulate -f federation.toml --data notes.jsonl --clients 20 --attack sign-flip --n-attackers 4 --out runs/d
     """
     from fedlpp_cli.engines.simulate import simulate as engine
 
     settings = read_settings(federation)
     return engine(
-        _federation(settings, base, seed),
+        _federation(settings, base, seed, reference),
         _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),
         out=out,
         n_rounds=rounds,
         clients_per_round=clients_per_round,
         keep_updates=keep_updates,
         keep_state=keep_state,
+        attack=a.attack_of(
+            attack,
+            n_attackers,
+            scale=attack_scale,
+            trigger=trigger,
+            target_label=target_label,
+            poisoned_share=poisoned_share,
+        ),
         ledger=ledger,
         columns=columns_of(settings, column),
         split=split,
@@ -156,7 +183,7 @@ def simulate(
     )
 
 
-def _federation(settings: Settings, base: str | None, seed: int | None) -> "FederationSpec":
+def _federation(settings: Settings, base: str | None, seed: int | None, reference: str | None) -> "FederationSpec":
     from fedlpp_cli.engines.federation import FederationSpec
 
     return FederationSpec(
@@ -170,6 +197,7 @@ def _federation(settings: Settings, base: str | None, seed: int | None) -> "Fede
         train=settings.resolve(TrainSpec),
         update=settings.resolve(QuantSpec, "update"),
         aggregate=resolve_aggregate(settings),
+        reference=reference,
     )
 
 

@@ -20,6 +20,7 @@ def test_every_file_is_found_in_its_place(tmp_path):
     files = [touch(first / name) for name in ("master.safetensors", "proxy.safetensors", "updates/b.safetensors")]
     files.append(touch(first / "updates" / "a.safetensors"))
     state = touch(first / "states" / "a.safetensors")
+    reference = touch(first / "reference.safetensors")
     touch(first / "package" / MANIFEST)
     report = touch(second / "master.report.json")
     rounds = scan_run(tmp_path)
@@ -27,6 +28,7 @@ def test_every_file_is_found_in_its_place(tmp_path):
     assert (rounds[0].master, rounds[0].proxy, rounds[0].report) == (files[0], files[1], None)
     assert rounds[0].package == first / "package"
     assert list(rounds[0].updates.items()) == [("a", files[3]), ("b", files[2])]
+    assert (rounds[0].reference, rounds[1].reference) == (reference, None)
     assert (rounds[0].states, rounds[1].states) == ({"a": state}, {})
     assert (rounds[1].master, rounds[1].proxy, rounds[1].package, rounds[1].updates) == (None, None, None, {})
     assert rounds[1].report == report == report_beside(second / "master.safetensors")

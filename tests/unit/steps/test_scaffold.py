@@ -217,14 +217,14 @@ def moved(federation, n_clients, mean):
 
 
 def test_what_a_rule_keeps_out_of_the_adapter_it_keeps_out_of_the_variates(full, tmp_path):
-    """Three times the update of a, one of them enormous: the median is that of a."""
+    """The update of a, twice it, and an enormous one the other way: the median is that of a."""
     spec = header_of(full.update(1, "a")).spec
     updates = [full.update(1, "a"), tmp_path / "b", tmp_path / "c"]
-    reforge(full.update(1, "a"), updates[1], spec=replace(spec, client="b"))
-    reforge(
-        full.update(1, "a"), updates[2], spec=replace(spec, client="c"),
-        change=lambda tensors: {name: -1e6 * value for name, value in tensors.items()},
-    )  # fmt: skip
+    for path, client, factor in ((updates[1], "b", 2.0), (updates[2], "c", -1e6)):
+        reforge(
+            full.update(1, "a"), path, spec=replace(spec, client=client),
+            change=lambda tensors, factor=factor: {name: factor * value for name, value in tensors.items()},
+        )  # fmt: skip
     fold(full, 1, tmp_path / "median", updates, rule="median")
     found, expected = controls(tmp_path / "median"), moved(full, 3, read_all(updates[0]))
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
