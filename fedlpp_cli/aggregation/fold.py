@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.optimizer_state import next_tensors
@@ -40,6 +40,7 @@ class Fold:
     updates: Sequence[Update]
     norms: Sequence[float]
     spec: AggregateSpec
+    threads: int = 1
     reference: tuple[Update, float] | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
@@ -89,12 +90,13 @@ class Fold:
         Raises:
             GateError: a value that is not finite, or as `plan`.
         """
-        self._folding = Folding(self._stack(self.updates), self.clip_factors, self.plan)
+        stack = self._stack(self.updates)
+        self._folding = Folding(stack, self.clip_factors, self.plan)
         for name, result in self._folding.results(self.shapes):
             mean = torch.from_numpy(result)
             theta = self.master.read(name).to(torch.float64)
-            proxy = read_component(self.proxy, name).to(torch.float64)
-            tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
+            proxy = read_values(self.proxy, name, theta.shape, compiled=stack.is_compiled)
+            tensors = next_tensors(self.master, name, theta, torch.from_numpy(proxy).to(torch.float64), mean, self.spec)
             self.mean_squares = self._folding.squares
             self.step_squares += float((tensors[name] - theta).square().sum())
             if self.spec.server_optimizer != "sgd":
@@ -115,4 +117,4 @@ class Fold:
         ]
 
     def _stack(self, updates: Sequence[Update]) -> Stack:
-        return Stack(updates, self.shapes, threads=torch.get_num_threads())
+        return Stack(updates, self.shapes, threads=self.threads)

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import torch
-
 from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout, n_parameters, steps_after
 from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
+from fedlpp_cli.aggregation.threads import taken_from_torch
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.open_files import allow_open_files
@@ -101,12 +100,12 @@ def aggregate(
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = _open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
-        threads = torch.get_num_threads()
+        threads = files.enter_context(taken_from_torch())
         intake = take_in(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.updates)
-        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, own)
+        fold = Fold(opened, sent[0].proxy, intake.updates, intake.norms, spec, threads, own)
         products = product_norms(fold.updates, fold.proxy, fold.shapes, threads=threads)
         if dry_run:
             return _result(fold, _contributions(fold, products), intake, path=str(target))

@@ -81,7 +81,8 @@ def take_in(
         try:
             if candidate.update is not None:
                 package = check_lineage(candidate.update, master, federation_of(master), manifests)
-                candidate.norm = update_norm(candidate.update, shapes, package.spec.train.max_update_norm)
+                with candidate.update.hashing():
+                    candidate.norm = update_norm(candidate.update, shapes, package.spec.train.max_update_norm)
                 _ = candidate.update.sha256
         except (ArtifactError, LineageError, GateError) as problem:
             candidate.problem = problem
