@@ -41,12 +41,12 @@ def read_padded(
     own, padded = shapes
     n_values = int(np.prod(own, dtype=np.int64))
     if own == padded:
-        read_window(update, component, n_values, start, out, compiled=compiled)
+        read_window(update, component, start, out, compiled=compiled)
     elif own[1] == padded[1]:
         there = min(max(0, n_values - start), len(out))
         out[there:] = 0.0
         if there:
-            read_window(update, component, n_values, start, out[:there], compiled=compiled)
+            read_window(update, component, start, out[:there], compiled=compiled)
     else:
         _read_columns(update, component, own, padded[1], start, out, compiled=compiled)
 
@@ -68,7 +68,7 @@ def _read_columns(
     own_start = first * own_width // WINDOW_UNIT * WINDOW_UNIT
     own_stop = min(n_rows * own_width, -(-last * own_width // WINDOW_UNIT) * WINDOW_UNIT)
     values = np.empty(own_stop - own_start, np.float32)
-    read_window(update, component, n_rows * own_width, own_start, values, compiled=compiled)
+    read_window(update, component, own_start, values, compiled=compiled)
     rows = np.zeros((last - first, width), np.float32)
     rows[:, :own_width] = values[first * own_width - own_start : last * own_width - own_start].reshape(-1, own_width)
     out[:] = rows.reshape(-1)[start - first * width : stop - first * width]

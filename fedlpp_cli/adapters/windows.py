@@ -1,4 +1,4 @@
-"""A range of an update's component, decoded into memory that is used again.
+"""A range of a component of an update or a proxy, decoded into memory that is used again.
 
 Ranges start at multiples of WINDOW_UNIT: there packed codes of every width start with a byte, and sums with a lane.
 """
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlpp_cli.adapters.proxy_tensors import tensor_name
-from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.adapters.proxy_tensors import Rounded, tensor_name
 from fedlpp_cli.errors import ArtifactError, NotFiniteError
-from fedlpp_cli.quantization.layout import SCALES_BLOCK, packed_bytes
+from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, packed_bytes
 from fedlpp_cli.quantization.levels import level_values
-from fedlpp_cli.records.headers import UpdateHeader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,15 +24,12 @@ _MAX_BLOCK: Final = 4096
 Array = NDArray[Any]
 
 
-def read_window(
-    update: TensorFile[UpdateHeader], component: str, n_values: int, start: int, out: Array, *, compiled: bool
-) -> None:
+def read_window(file: Rounded, component: str, start: int, out: Array, *, compiled: bool) -> None:
     """Fill `out` with the values from `start` on.
 
     Args:
-        update: its layout has been checked.
+        file: its layout has been checked.
         component: its name.
-        n_values: how many the component has.
         start: a multiple of WINDOW_UNIT.
         out: float32, contiguous. It ends with the component or before a multiple of WINDOW_UNIT.
         compiled: rounded values are decoded by the kernels, else by the reference path; the same bits.
@@ -43,34 +38,39 @@ def read_window(
         NotFiniteError: scales that are not finite. Numbers in full precision are not looked at.
         ArtifactError: codes that no tensor gives.
     """
-    spec = update.header.spec.quantize
+    spec = file.header.spec.quantize
     stop = start + len(out)
     if spec.bits == "full":
-        _fill(update, component, 4 * start, out)
+        _fill(file, component, 4 * start, out)
         return
     first, last = packed_bytes(start, spec.bits), packed_bytes(stop, spec.bits)
     codes = np.empty(last - first, np.uint8)
-    _fill(update, tensor_name(component, "codes"), first, codes)
-    scales = _read_scales(update, component, start // spec.block, -(-stop // spec.block))
+    _fill(file, tensor_name(component, "codes"), first, codes)
+    scales = _read_scales(file, component, start // spec.block, -(-stop // spec.block))
     block = math.gcd(spec.block, start) if start else spec.block
     block = block if block <= _MAX_BLOCK else math.gcd(block, _MAX_BLOCK)
     if block != spec.block:
         starts = start + np.arange(-(-len(out) // block)) * block
         scales = scales[starts // spec.block - start // spec.block]
     try:
-        _decode(codes, scales, update, block, out, compiled=compiled)
+        _decode(codes, scales, file, block, out, compiled=compiled)
     except ValueError as error:
-        raise ArtifactError(f"{update.path}: component {component!r}: {error}") from None
+        raise ArtifactError(f"{file.path}: component {component!r}: {error}") from None
 
 
-def _decode(
-    codes: Array, scales: Array, update: TensorFile[UpdateHeader], block: int, out: Array, *, compiled: bool
-) -> None:
+def read_values(file: Rounded, component: str, shape: Shape, *, compiled: bool) -> Array:
+    """The whole component, float32 of that shape; else as `read_window`."""
+    out: Array = np.empty(shape, np.float32)
+    read_window(file, component, 0, out.reshape(-1), compiled=compiled)
+    return out
+
+
+def _decode(codes: Array, scales: Array, file: Rounded, block: int, out: Array, *, compiled: bool) -> None:
     import torch
 
     from fedlpp_cli.quantization.packing import check_tail
 
-    bits = update.header.spec.quantize.bits
+    bits = file.header.spec.quantize.bits
     if compiled:
         from fedlpp_cli.quantization.compiled import decode_patterns
         from fedlpp_cli.quantization.kernels import FLOAT32, dequantize_bytes
@@ -86,22 +86,22 @@ def _decode(
         out[:] = decode(torch.from_numpy(codes), torch.from_numpy(scales), len(out), bits, block).numpy()
 
 
-def _read_scales(update: TensorFile[UpdateHeader], component: str, first: int, last: int) -> Array:
+def _read_scales(file: Rounded, component: str, first: int, last: int) -> Array:
     """The scales of blocks `first` to `last`, float32, finite."""
-    match update.header.spec.quantize.scale:
+    match file.header.spec.quantize.scale:
         case "fp32":
-            return _read_finite(update, component, "scales", np.float32, first, last)
+            return _read_finite(file, component, "scales", np.float32, first, last)
         case "fp16":
-            return _read_finite(update, component, "scales", np.float16, first, last).astype(np.float32)
+            return _read_finite(file, component, "scales", np.float16, first, last).astype(np.float32)
         case "double":
             codes = np.empty(last - first, np.uint8)
-            _fill(update, tensor_name(component, "scale_codes"), first, codes)
+            _fill(file, tensor_name(component, "scale_codes"), first, codes)
             group = first // SCALES_BLOCK
-            nested = _read_finite(update, component, "scale_scales", np.float32, group, -(-last // SCALES_BLOCK))
-            offset = _read_finite(update, component, "scale_offset", np.float32, 0, 1)
+            nested = _read_finite(file, component, "scale_scales", np.float32, group, -(-last // SCALES_BLOCK))
+            offset = _read_finite(file, component, "scale_offset", np.float32, 0, 1)
             groups = np.arange(first, last) // SCALES_BLOCK - group
             scales = _dynamic_map().numpy()[codes] * nested[groups] + offset
-            _check_finite(scales, update, component, "scale_codes")
+            _check_finite(scales, file, component, "scale_codes")
             return np.asarray(scales, np.float32)
 
 
@@ -111,19 +111,17 @@ def _dynamic_map() -> "Tensor":
     return dynamic_map()
 
 
-def _read_finite(
-    update: TensorFile[UpdateHeader], component: str, part: str, dtype: type[Any], first: int, last: int
-) -> Array:
+def _read_finite(file: Rounded, component: str, part: str, dtype: type[Any], first: int, last: int) -> Array:
     values: Array = np.empty(last - first, dtype)
-    _fill(update, tensor_name(component, part), first * values.itemsize, values)
-    _check_finite(values, update, component, part)
+    _fill(file, tensor_name(component, part), first * values.itemsize, values)
+    _check_finite(values, file, component, part)
     return values
 
 
-def _check_finite(values: Array, update: TensorFile[UpdateHeader], component: str, part: str) -> None:
+def _check_finite(values: Array, file: Rounded, component: str, part: str) -> None:
     if not np.isfinite(values).all():
-        raise NotFiniteError(f"{update.path}: tensor {tensor_name(component, part)!r} has values that are not finite")
+        raise NotFiniteError(f"{file.path}: tensor {tensor_name(component, part)!r} has values that are not finite")
 
 
-def _fill(update: TensorFile[UpdateHeader], name: str, offset: int, values: Array) -> None:
-    update.read_into(values.view(np.uint8).data, update.tensors[name].start + offset)
+def _fill(file: Rounded, name: str, offset: int, values: Array) -> None:
+    file.read_into(values.view(np.uint8).data, file.tensors[name].start + offset)

@@ -17,18 +17,18 @@ from torch import Tensor
 from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
 from fedlpp_cli.adapters.control_tensors import CONTROL, control_name
 from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout
-from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.module_products import ModuleProducts
-from fedlpp_cli.aggregation.one_thread import one_thread
 from fedlpp_cli.aggregation.optimizer_state import next_tensors
 from fedlpp_cli.aggregation.products import adapter_norms, squared_product
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.rules import Plan, check_numbers, clip_factors, make_plan
 from fedlpp_cli.aggregation.stack import Stack, Update
+from fedlpp_cli.aggregation.threads import one_thread
 from fedlpp_cli.aggregation.weights import client_weights
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile
 from fedlpp_cli.quantization.layout import Shape
@@ -49,6 +49,7 @@ class Fold:
     master: TensorFile[MasterHeader]
     received: Sequence[Received]
     spec: AggregateSpec
+    threads: int = 1
     reference: Received | None = None
     rate_sum: float | None = None
     mean_squares: float = field(default=0.0, init=False)
@@ -69,6 +70,7 @@ class Fold:
             max_share=self.spec.max_share,
         )
         self._folding: Folding | None = None
+        self._is_compiled = False
         self._factor_means: dict[str, Tensor] = {}
 
     @property
@@ -130,7 +132,8 @@ class Fold:
         Raises:
             GateError: a value that is not finite, or as `plan`.
         """
-        self._folding = Folding(self._stack(self.received), self.clip_factors, self.plan)
+        stack = self._stack(self.received)
+        self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan), stack.is_compiled
         for name, result in self._folding.results(self.shapes):
             mean = torch.from_numpy(result)
             self.mean_squares = self._folding.squares
@@ -177,12 +180,16 @@ class Fold:
         theta = self.master.read(name).to(torch.float64)
         # The first update rule does not look at the proxy, and with the others all have the master's rank.
         is_first = self.spec.update_rule == 1
-        proxy = theta if is_first else read_component(self.received[0].proxy, name).to(torch.float64)
+        proxy = theta if is_first else self._proxy_value(name, theta.shape)
         tensors = next_tensors(self.master, name, theta, proxy, mean, self.spec)
         if self.control is not None:
             sent = self.received[0].proxy
             tensors[control_name(name)] = self.control.next_tensor(self.master, sent, name, mean)
         return tensors
+
+    def _proxy_value(self, name: str, shape: Shape) -> Tensor:
+        values = read_values(self.received[0].proxy, name, shape, compiled=self._is_compiled)
+        return torch.from_numpy(values).to(torch.float64)
 
     def _next_factors(self, products: ModuleProducts, module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:
         combined = products.combined(module)
@@ -214,6 +221,6 @@ class Fold:
         return Stack(
             [one.update for one in received],
             self.shapes,
-            threads=torch.get_num_threads(),
+            threads=self.threads,
             own_shapes=[one.shapes for one in received],
         )

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlpp_cli.aggregation.sorting import mean_of_sorted  # noqa: F401 - one of the loops of this module
 from fedlpp_cli.quantization.kernels import compiled
 
 LANES: Final = 64
 TILE: Final = 8192
-_COLUMNS: Final = 256
 
 Array = NDArray[Any]
 
@@ -21,15 +21,27 @@ Array = NDArray[Any]
 @compiled
 def add_weighted(rows: Array, weights: Array, total: Array) -> None:
     """`reference.add_weighted`."""
-    total[:] = 0.0
+    used = np.nonzero(weights)[0]
     for first in range(0, total.size, TILE):
-        part = total[first : first + TILE]
-        for k in range(rows.shape[0]):
-            weight = weights[k]
-            if weight != 0.0:
-                values = rows[k, first : first + TILE]
-                for i in range(part.size):
-                    part[i] += weight * np.float64(values[i])
+        _add_tile(rows, weights, used, first, total[first : first + TILE])
+
+
+@compiled
+def _add_tile(rows: Array, weights: Array, used: Array, first: int, part: Array) -> None:
+    """The weighted sum of a tile, which starts at `first`; four rows on each way through it."""
+    part[:] = 0.0
+    n_fours = used.size // 4 * 4
+    for k in range(0, n_fours, 4):
+        a, b, c, d = weights[used[k]], weights[used[k + 1]], weights[used[k + 2]], weights[used[k + 3]]
+        w, x = rows[used[k], first : first + part.size], rows[used[k + 1], first : first + part.size]
+        y, z = rows[used[k + 2], first : first + part.size], rows[used[k + 3], first : first + part.size]
+        for i in range(part.size):
+            two = part[i] + a * np.float64(w[i]) + b * np.float64(x[i])
+            part[i] = two + c * np.float64(y[i]) + d * np.float64(z[i])
+    for k in used[n_fours:]:
+        weight, values = weights[k], rows[k, first : first + part.size]
+        for i in range(part.size):
+            part[i] += weight * np.float64(values[i])
 
 
 @compiled
@@ -101,36 +113,3 @@ def distances_to(rows: Array, factors: Array, center: Array, squared: Array) -> 
         for k in range(rows.shape[0]):
             x, y = rows[k, first : first + TILE], center[first : first + TILE]
             squared[k] += _tile_distance(x, factors[k], y, 1.0, lanes)
-
-
-@compiled
-def _exchange(left: Array, right: Array) -> None:
-    """The smaller values to the left."""
-    for i in range(left.size):
-        a, b = left[i], right[i]
-        left[i] = b if b < a else a  # noqa: FURB136 - `min` and `max` would look for NaN too
-        right[i] = a if b < a else b  # noqa: FURB136
-
-
-@compiled
-def mean_of_sorted(rows: Array, exchanges: Array, low: int, high: int, out: Array) -> None:
-    """`reference.mean_of_sorted`, by the exchanges of a sorting network.
-
-    A network compares the same places whatever the values, so that whole rows are sorted against each other.
-    """
-    n_rows = rows.shape[0]
-    work = np.empty((n_rows, _COLUMNS), rows.dtype)
-    for first in range(0, out.size, _COLUMNS):
-        target = out[first : first + _COLUMNS]
-        size = target.size
-        for k in range(n_rows):
-            work[k, :size] = rows[k, first : first + size]
-        for e in range(exchanges.shape[0]):
-            _exchange(work[exchanges[e, 0], :size], work[exchanges[e, 1], :size])
-        target[:] = 0.0
-        for k in range(low, high + 1):
-            values = work[k, :size]
-            for i in range(size):
-                target[i] += np.float64(values[i])
-        for i in range(size):
-            target[i] /= high + 1 - low

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlpp_cli.aggregation.network import exchanges
+from fedlpp_cli.aggregation.network import merges
 from fedlpp_cli.aggregation.rules import Plan
 from fedlpp_cli.aggregation.stack import Stack, Window
 from fedlpp_cli.quantization.layout import Shape
@@ -112,7 +112,7 @@ class Folding:
             factors = self._factors[self._chosen]
             if (factors != 1).any():
                 values = values.astype(np.float64) * factors[:, None]
-            loops.mean_of_sorted(values, exchanges(n_chosen, low, high), low, high, out)
+            loops.mean_of_sorted(values, merges(n_chosen, low, high), low, high, out)
         return np.array([*(loops.sum_products(row, out) for row in rows), loops.sum_products(out, out)])
 
 

@@ -14,9 +14,9 @@ from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules, i
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.combine import Combined, Pair, Stacked, combine_products, stack_factors
-from fedlpp_cli.aggregation.one_thread import one_thread
 from fedlpp_cli.aggregation.products import started_factors, trained_factors
 from fedlpp_cli.aggregation.received import Received
+from fedlpp_cli.aggregation.threads import one_thread
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.records.headers import MasterHeader
 from fedlpp_cli.records.specs import AggregateSpec

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Rows that `sorting.py` keeps in registers.
+BLOCK: Final = 8
+
+
+def merges(n_rows: int, low: int, high: int) -> NDArray[Any]:
+    """`exchanges` of sorted blocks in place of rows; `low` and `high` are rows."""
+    return exchanges(-(-n_rows // BLOCK), low // BLOCK, high // BLOCK)
 
 
 @cache

@@ -7,15 +7,20 @@ tr(d_B' d_B t_A t_A'): the product itself, of the size of the model's weight, is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
-from fedlpp_cli.adapters.proxy_tensors import read_component, read_update
-from fedlpp_cli.aggregation.one_thread import one_thread
+from fedlpp_cli.adapters.proxy_tensors import Rounded
+from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.received import Received
+from fedlpp_cli.aggregation.stack import is_large
+from fedlpp_cli.aggregation.threads import one_thread
+from fedlpp_cli.errors import NotFiniteError
+from fedlpp_cli.quantization.layout import Shape
 
 
 def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
@@ -24,23 +29,30 @@ def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
     Args:
         received: checked.
         threads: how many may run.
+
+    Raises:
+        NotFiniteError: a file has changed since it was checked.
     """
-    squares = [0.0] * len(received)
-    modules = factor_modules(received[0].shapes)
+    compiled = _is_large(received)
+
+    def squares(module: str) -> list[float]:
+        products = {
+            sha256: Product(a, b) for sha256, (b, a) in started_factors(received, module, compiled=compiled).items()
+        }
+        found = []
+        for one in received:
+            change_b, change_a = changed_factors(one, module, compiled=compiled)
+            squared = products[one.proxy.sha256].squared_change(change_a, change_b)
+            if not math.isfinite(squared):
+                raise NotFiniteError(f"{one.update.path}: {module!r} has values that are not finite")
+            found.append(max(0.0, squared))
+        return found
+
+    totals = [0.0] * len(received)
     with ThreadPoolExecutor(threads) as pool:
-        for module in modules:
-            started = started_factors(received, module)
-
-            def square(
-                one: Received, module: str = module, started: dict[str, tuple[Tensor, Tensor]] = started
-            ) -> float:
-                b, a = started[one.proxy.sha256]
-                change_b, change_a = changed_factors(one, module)
-                return squared_change(a, b, change_a, change_b)
-
-            for k, found in enumerate(pool.map(square, received)):
-                squares[k] += found
-    return [_scaling(one) * math.sqrt(total) for one, total in zip(received, squares, strict=True)]
+        for found in pool.map(squares, factor_modules(received[0].shapes)):
+            totals = [total + squared for total, squared in zip(totals, found, strict=True)]
+    return [_scaling(one) * math.sqrt(total) for one, total in zip(received, totals, strict=True)]
 
 
 def adapter_norms(received: Sequence[Received], clip_factors: Sequence[float]) -> list[float]:
@@ -50,58 +62,50 @@ def adapter_norms(received: Sequence[Received], clip_factors: Sequence[float]) -
         received: checked.
         clip_factors: what its update is multiplied with first, so that a clipped update gains no weight.
     """
-    squares = [0.0] * len(received)
+    squares, compiled = [0.0] * len(received), _is_large(received)
     with one_thread():
         for module in factor_modules(received[0].shapes):
-            started = started_factors(received, module)
+            started = started_factors(received, module, compiled=compiled)
             for k, (one, factor) in enumerate(zip(received, clip_factors, strict=True)):
-                b, a = trained_factors(one, module, factor, started)
+                b, a = trained_factors(one, module, factor, started, compiled=compiled)
                 squares[k] += squared_product(b, a)
     return [_scaling(one) * math.sqrt(total) for one, total in zip(received, squares, strict=True)]
 
 
-def started_factors(received: Sequence[Received], module: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sha256 of each proxy among them to its B and A, float64: each is read once."""
+def started_factors(
+    received: Sequence[Received], module: str, *, compiled: bool = False
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Sha256 of each proxy among them to its B and A, float64: each is read once. `compiled`: as `read_values`."""
     proxies = {one.proxy.sha256: one.proxy for one in received}
     return {
-        sha256: (
-            read_component(proxy, factor_b(module)).double(),
-            read_component(proxy, factor_a(module)).double(),
-        )
+        sha256: _factors(proxy, module, proxy.header.spec.shapes, compiled=compiled)
         for sha256, proxy in proxies.items()
     }
 
 
-def changed_factors(one: Received, module: str) -> tuple[Tensor, Tensor]:
+def changed_factors(one: Received, module: str, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
     """What an update says of B and A, float64."""
-    b, a = (read_update(one.update, name, one.shapes[name]).double() for name in (factor_b(module), factor_a(module)))
-    return b, a
+    return _factors(one.update, module, one.shapes, compiled=compiled)
 
 
 def trained_factors(
-    one: Received, module: str, clip_factor: float, started: dict[str, tuple[Tensor, Tensor]]
+    one: Received, module: str, clip_factor: float, started: dict[str, tuple[Tensor, Tensor]], *, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
     """B and A as the client trained them, the change multiplied with `clip_factor`; float64."""
-    (b, a), (change_b, change_a) = started[one.proxy.sha256], changed_factors(one, module)
+    (b, a), (change_b, change_a) = started[one.proxy.sha256], changed_factors(one, module, compiled=compiled)
     return b + clip_factor * change_b, a + clip_factor * change_a
 
 
-def squared_change(a: Tensor, b: Tensor, change_a: Tensor, change_b: Tensor) -> float:
-    """Squared Frobenius norm of `(b + change_b)(a + change_a) - b a`.
-
-    Args:
-        a: float64 `(rank, in_features)`.
-        b: float64 `(out_features, rank)`.
-        change_a: as `a`.
-        change_b: as `b`.
-    """
-    after = a + change_a
-    total = (
-        ((change_b.T @ change_b) * (after @ after.T)).sum()
-        + 2 * ((change_b.T @ b) * (after @ change_a.T)).sum()
-        + ((b.T @ b) * (change_a @ change_a.T)).sum()
+def _factors(file: Rounded, module: str, shapes: Mapping[str, Shape], *, compiled: bool) -> tuple[Tensor, Tensor]:
+    b, a = (
+        torch.from_numpy(read_values(file, name, shapes[name], compiled=compiled)).double()
+        for name in (factor_b(module), factor_a(module))
     )
-    return max(0.0, total.item())
+    return b, a
+
+
+def _is_large(received: Sequence[Received]) -> bool:
+    return is_large(sum(math.prod(shape) for one in received for shape in one.shapes.values()))
 
 
 def squared_product(b: Tensor, a: Tensor) -> float:
@@ -111,3 +115,31 @@ def squared_product(b: Tensor, a: Tensor) -> float:
 
 def _scaling(one: Received) -> float:
     return one.proxy.header.spec.model.lora.scaling
+
+
+class Product:
+    """`b a`, and how far it moves when both change."""
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        """`a`: float64 `(rank, in_features)`. `b`: float64 `(out_features, rank)`."""
+        self._a, self._b = a, b
+        self._aa, self._bb = a @ a.T, b.T @ b
+
+    def squared_change(self, change_a: Tensor, change_b: Tensor) -> float:
+        """Squared Frobenius norm of `(b + change_b)(a + change_a) - b a`; rounding can take it a little below zero.
+
+        With d a change, t_A t_A' = a a' + a d' + d a' + d d' and t_A d' = a d' + d d', so that each update costs four
+        products.
+
+        Args:
+            change_a: as `a`.
+            change_b: as `b`.
+        """
+        crossed, changed = self._a @ change_a.T, change_a @ change_a.T
+        after = self._aa + crossed + crossed.T + changed
+        total = (
+            ((change_b.T @ change_b) * after).sum()
+            + 2 * ((change_b.T @ self._b) * (crossed + changed)).sum()
+            + (self._bb * changed).sum()
+        )
+        return float(total)

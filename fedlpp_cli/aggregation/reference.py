@@ -44,10 +44,10 @@ def distances_to(rows: Array, factors: Array, center: Array, squared: Array) -> 
         squared[k] = _sum_of_tiles(np.square(factor * row.astype(np.float64) - center))
 
 
-def mean_of_sorted(rows: Array, exchanges: Array, low: int, high: int, out: Array) -> None:
+def mean_of_sorted(rows: Array, merges: Array, low: int, high: int, out: Array) -> None:
     """`out` `(n,)` float64: of each column's values in rising order, the mean of number `low` to number `high`.
 
-    `exchanges` is not needed here.
+    `merges` are not needed here.
     """
     out[:] = 0.0
     for row in np.sort(rows, axis=0)[low : high + 1]:

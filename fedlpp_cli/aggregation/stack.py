@@ -45,15 +45,20 @@ def window_size(n_clients: int) -> int:
     return max(1, _WINDOW_VALUES // (n_clients * WINDOW_UNIT)) * WINDOW_UNIT
 
 
-def arithmetic(n_values: int) -> ModuleType:
-    """The module with the inner loops for that many values in all: compiled where they are worth loading numba for."""
-    if n_values < MIN_COMPILED:
-        from fedlpp_cli.aggregation import reference
+def is_large(n_values: int) -> bool:
+    """Whether compiled loops are worth loading numba for, with that many values in all."""
+    return n_values >= MIN_COMPILED
 
-        return reference
-    from fedlpp_cli.aggregation import kernels
 
-    return kernels
+def _arithmetic(*, compiled: bool) -> ModuleType:
+    """The module with the inner loops."""
+    if compiled:
+        from fedlpp_cli.aggregation import kernels
+
+        return kernels
+    from fedlpp_cli.aggregation import reference
+
+    return reference
 
 
 class Stack:
@@ -79,7 +84,8 @@ class Stack:
         self._shapes = shapes
         self._own_shapes = own_shapes or [shapes] * len(updates)
         self.n_values = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
-        self.loops = arithmetic(len(updates) * sum(self.n_values.values()))
+        self.is_compiled = is_large(len(updates) * sum(self.n_values.values()))
+        self.loops = _arithmetic(compiled=self.is_compiled)
         self._size = min(window_size(len(updates)), -(-max(self.n_values.values()) // WINDOW_UNIT) * WINDOW_UNIT)
         self._threads = max(1, min(threads, _MAX_BYTES // (4 * self._size * len(updates))))
         self._memory = threading.local()
@@ -120,9 +126,8 @@ class Stack:
             self._memory.values = np.empty(self._size * len(self.updates), np.float32)
         size = window.stop - window.start
         rows: Array = self._memory.values[: size * len(self.updates)].reshape(len(self.updates), size)
-        is_compiled = self.loops.__name__.endswith("kernels")
         name = window.component
         for row, update, own in zip(rows, self.updates, self._own_shapes, strict=True):
             shapes = own[name], self._shapes[name]
-            read_padded(update, name, shapes, window.start, row, compiled=is_compiled)
+            read_padded(update, name, shapes, window.start, row, compiled=self.is_compiled)
         return rows

@@ -49,6 +49,7 @@ class TensorFile(SafetensorsFile, Generic[HeaderT_co]):
             ArtifactError: not a sound artifact.
             LineageError: a sound artifact of another kind.
         """
+        self._digest, self._n_hashed, self._is_hashing = hashlib.sha256(), 0, False
         super().__init__(path, dtypes=DTYPE_BYTES)
         source = str(path)
         try:
@@ -68,12 +69,39 @@ class TensorFile(SafetensorsFile, Generic[HeaderT_co]):
         Raises:
             ArtifactError: the file was cut short under us.
         """
-        digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_HASHED_BYTES, self.n_bytes)))
-        for offset in range(0, self.n_bytes, _HASHED_BYTES):
-            piece = buffer[: self.n_bytes - offset]
-            self.read_into(piece, offset)
-            digest.update(piece)
+        digest = self._digest.copy()
+        self._hash(digest, self._n_hashed, self.n_bytes)
         return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def hashing(self) -> Iterator[None]:
+        """Within, bytes are hashed as they are read, by one thread; `sha256` then reads only what is left."""
+        self._is_hashing = True
+        try:
+            yield
+        finally:
+            self._is_hashing = False
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill `view` with the bytes from `offset` on; several threads may, but for `hashing`.
+
+        Raises:
+            ArtifactError: the file was cut short under us.
+        """
+        super().read_into(view, offset)
+        stop = offset + len(view)
+        if self._is_hashing and stop > self._n_hashed:
+            self._hash(self._digest, self._n_hashed, offset)
+            self._digest.update(view[max(0, self._n_hashed - offset) :])
+            self._n_hashed = stop
+
+    def _hash(self, digest: "hashlib._Hash", start: int, stop: int) -> None:
+        """Hash the bytes from `start` to `stop`, none if there are none between."""
+        buffer = memoryview(bytearray(max(0, min(_HASHED_BYTES, stop - start))))
+        for offset in range(start, stop, _HASHED_BYTES):
+            piece = buffer[: stop - offset]
+            super().read_into(piece, offset)
+            digest.update(piece)
 
     def narrow(self, kind: type[HeaderT]) -> "TensorFile[HeaderT]":
         """This file, known to be of that kind.

@@ -11,8 +11,10 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -210,7 +212,14 @@ def _tensor_info(name: str, entry: object, first: int, dtypes: Mapping[str, int]
         raise ArtifactError(
             f"{source}: tensor {name!r} of shape {shape} and dtype {dtype} does not fill offsets {offsets}"
         )
-    return TensorInfo(name, dtype, tuple(shape), first + offsets[0], first + offsets[1])
+    start, stop = first + offsets[0], first + offsets[1]
+    return TensorInfo(sys.intern(name), sys.intern(dtype), _shared(tuple(shape)), start, stop)
+
+
+@lru_cache(maxsize=1024)
+def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One object for equal shapes, as for equal names: an owner has the files of a whole round open."""
+    return shape
 
 
 def _is_list_of_ints(value: object, low: int, high: int) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from fedlpp_cli.training.gates import check_update
 
 # Of the largest norm that is allowed: rounding can make an update a little longer again.
 _MARGIN: Final = 0.999
+# How far attackers with one plan keep apart; scales in fp16 tell 1.0 from 1.001.
+_SPREAD: Final = 0.01
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,12 +95,17 @@ class RoundAttack:
                 draws = generator(self.seed, "gaussian", self.local.package.folder.header.round, client, name)
                 return gaussian(self._known(whole)[name], scale, draws)
             case "ipm":
-                return ipm(self._known(whole)[name], scale)
+                return boosted(ipm(self._known(whole)[name], scale), self._own_factor(client))
             case "alie":
                 z = self.spec.scale
                 if z is None:
                     z = alie_z(len(self.honest) + self.n_attackers, self.n_attackers)
-                return alie(self._known(whole)[name], z)
+                return boosted(alie(self._known(whole)[name], z), self._own_factor(client))
+
+    def _own_factor(self, client: str) -> float:
+        """About 1: attackers who all send the very same tensors are refused as each other's copies."""
+        draws = generator(self.seed, "own factor", self.local.package.folder.header.round, client)
+        return 1.0 + _SPREAD * (2 * torch.rand(1, generator=draws).item() - 1)
 
     def _known(self, own: Mapping[str, Tensor]) -> Mapping[str, Moments]:
         """Of the honest updates, read once a round; in a round without any an attacker knows its own."""

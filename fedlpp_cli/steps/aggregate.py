@@ -4,14 +4,13 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import torch
-
 from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
 from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.fold import Fold
 from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
+from fedlpp_cli.aggregation.threads import one_thread
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.open_files import allow_open_files
@@ -109,12 +108,12 @@ def aggregate(
         sent = _open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
         _check_ranks(spec, opened, sent)
-        threads = torch.get_num_threads()
+        threads = files.enter_context(one_thread())
         intake = take_in(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.received)
-        fold = Fold(opened, intake.received, spec, own, _rate_sum(sent))
+        fold = Fold(opened, intake.received, spec, threads, own, _rate_sum(sent))
         products = product_norms(fold.received, threads=threads)
         if dry_run:
             return _result(fold, _contributions(fold, products), intake, path=str(target))

@@ -94,7 +94,8 @@ def take_in(
             if candidate.update is not None:
                 package = check_lineage(candidate.update, master, federation_of(master), packages)
                 limit = package.manifest.spec.train.max_update_norm
-                norm = update_norm(candidate.update, package.proxy.header.spec.shapes, limit)
+                with candidate.update.hashing():
+                    norm = update_norm(candidate.update, package.proxy.header.spec.shapes, limit)
                 _ = candidate.update.sha256
                 candidate.received = Received(candidate.update, package.proxy, norm)
         except (ArtifactError, LineageError, GateError) as problem:

@@ -95,14 +95,23 @@ def test_what_attackers_send_is_sound_and_comes_out_the_same_twice(bert, data, t
         assert min(norms[name] for name in attackers) > 1.9
 
 
+def nearly(sent, plan):
+    """A plan times one factor close to 1: attackers with one plan keep apart, or they would be each other's copies."""
+    name = max(plan, key=lambda name: plan[name].abs().max())
+    factor = (sent[name] * plan[name]).sum() / plan[name].square().sum()
+    close = all(
+        (sent[name] - factor * value).abs().max() <= 1e-6 * max(1e-9, value.abs().max()) for name, value in plan.items()
+    )
+    return close and 0.99 <= factor <= 1.01
+
+
 def test_colluders_know_what_the_honest_sent(bert, data, tmp_path):
     attack = AttackSpec(attack="ipm", n_attackers=2, scale=0.5)
     (played,) = play(bert, data, tmp_path, attack=attack, update=FULL_PRECISION).rounds
     honest = [values(update_of(tmp_path, name), tmp_path) for name in NAMES if name not in played.attackers]
     for attacker in played.attackers:
-        for name, value in values(update_of(tmp_path, attacker), tmp_path).items():
-            expected = -0.5 * sum(one[name] for one in honest) / 3
-            assert (value - expected).abs().max() <= 1e-7 * expected.abs().max()
+        plan = {name: -0.5 * sum(one[name] for one in honest) / 3 for name in honest[0]}
+        assert nearly(values(update_of(tmp_path, attacker), tmp_path), plan)
 
 
 def test_flipped_labels_are_those_of_a_client_with_such_data(bert, data, tmp_path):
@@ -206,7 +215,7 @@ def test_in_a_round_without_honest_clients_attackers_know_their_own(bert, data, 
     (attacker,) = found.rounds[0].attackers  # with this seed
     honest = values(update_of(tmp_path / "honest", attacker), tmp_path)
     sent = values(update_of(tmp_path / "run", attacker), tmp_path)
-    assert all((sent[name] == -2.0 * value).all() for name, value in honest.items())
+    assert nearly(sent, {name: -2.0 * value for name, value in honest.items()})
 
 
 def test_what_cannot_be_attacked_is_told_before_anything_is_written(bert, llama, data, tmp_path):

@@ -333,3 +333,29 @@ def test_open_any_finds_a_tensor_file_under_any_name(header, tmp_path):
         opened = open_any(write(tmp_path / name, header, {"x": torch.ones(3)}))
         assert isinstance(opened, TensorFile)
         opened.close()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_bytes_that_are_hashed_as_they_are_read_give_the_same_sha256(header, tmp_path, order):
+    path = write(tmp_path / "u", header, mixed())
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    with TensorFile(path, Header) as file:
+        file.read("m.half")
+        with file.hashing():
+            found = {name: file.read(name) for name in [*file.tensors][::order][1:]}
+            file.read("b.scalar")
+        file.read("a.codes")
+        assert file.sha256 == expected
+        assert all(same(tensor, mixed()[name]) for name, tensor in found.items())
+
+
+def test_bytes_are_not_read_again_for_the_sha256(header, tmp_path):
+    """What was hashed is what was checked, even if the file changes in between."""
+    path = write(tmp_path / "u", header, mixed())
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    with TensorFile(path, Header) as file:
+        with file.hashing():
+            for name in file.tensors:
+                file.read(name)
+        path.write_bytes(b"\0" * path.stat().st_size)
+        assert file.sha256 == expected
