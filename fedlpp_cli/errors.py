@@ -187,3 +187,10 @@ class HubError(FedlppError):
 
     exit_code = 9
     code = "hub"
+
+
+class PolicyError(FedlppError):
+    """A package asks for more than its client's policy file allows."""
+
+    exit_code = 10
+    code = "policy"

@@ -19,6 +19,7 @@ from fedlpp_cli import errors
 from fedlpp_cli.cli import boundary
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.records.headers import FORMAT, HEADERS
+from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import SECTION_DEFAULTS, SECTIONS, FederationFile
 from fedlpp_cli.records.specs import DEFAULT_STEPS, TrainSpec
@@ -36,6 +37,7 @@ def render() -> dict[Path, str]:
         reference / "commands.md": commands_page(),
         reference / "exit-codes.md": exit_codes_page(),
         reference / "federation-file.md": federation_file_page(),
+        reference / "client-policy.md": client_policy_page(),
     }
 
 
@@ -88,13 +90,23 @@ def federation_file_page() -> str:
         "`--federation FILE` gives a command its settings in TOML. Options win over the file, the file over defaults.\n"
         "Paths are relative to the file. An unknown name anywhere is an error.\n",
         "## Top level\n",
-        _field_table(FederationFile, leave_out=set(SECTIONS)),
+        _field_table(FederationFile, leave_out=set(SECTIONS), about="meaning"),
     ]
     described = msgspec.json.schema(FederationFile)["$defs"][FederationFile.__name__]["properties"]
     for name, spec in SECTIONS.items():
         doc = described[name].get("description", inspect.cleandoc(spec.__doc__ or ""))
         parts += [f"## [{name}]\n", doc + "\n", _field_table(spec, defaults=SECTION_DEFAULTS.get(name, {}))]
     return "\n".join(parts)
+
+
+def client_policy_page() -> str:
+    """Fields of client.toml."""
+    return (
+        NOTE + "# The client's policy file\n\n"
+        "`client-train --policy FILE`, or `FEDLPP_POLICY` in the environment, holds every package against the\n"
+        "client's own limits. One that asks for more ends the command with exit code 10, before the base is opened.\n\n"
+        f"{inspect.cleandoc(ClientPolicy.__doc__ or '')}\n\n{_field_table(ClientPolicy, about='meaning')}"
+    )
 
 
 def _parameter_row(parameter: Any) -> str:
@@ -109,7 +121,10 @@ def _parameter_row(parameter: Any) -> str:
 
 
 def _field_table(
-    spec: type[Record], leave_out: Collection[str] = (), defaults: Mapping[str, object] = MappingProxyType({})
+    spec: type[Record],
+    leave_out: Collection[str] = (),
+    defaults: Mapping[str, object] = MappingProxyType({}),
+    about: str = "default",
 ) -> str:
     rows = []
     for field in msgspec.structs.fields(spec):
@@ -117,10 +132,8 @@ def _field_table(
             continue
         schema = msgspec.json.schema(spec)["$defs"][spec.__name__]["properties"][field.name]
         own = f"`{json.dumps(defaults[field.name])}`" if field.name in defaults else _default_text(spec, field)
-        about = schema.get("description", own)
-        rows.append(f"| `{field.name}` | {_type_text(schema)} | {about} |")
-    last = "meaning" if spec is FederationFile else "default"
-    return f"| field | values | {last} |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        rows.append(f"| `{field.name}` | {_type_text(schema)} | {schema.get('description', own)} |")
+    return f"| field | values | {about} |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 def _type_text(schema: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
+from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
 from fedlpp_cli.steps.client_state import read_state
 from fedlpp_cli.steps.inputs import RefLike, choose_device
 from fedlpp_cli.steps.local_training import (
@@ -66,6 +68,7 @@ def client_train(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     device: str = "auto",
+    policy: ClientPolicy | None = None,
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -88,6 +91,7 @@ def client_train(
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
         device: "auto", "cpu" or "cuda".
+        policy: what the client allows; None for anything.
         force: replace an existing update, and an existing state.
         dry_run: read and check everything, say what would be done, train nothing.
         on_progress: told what is going on.
@@ -99,6 +103,7 @@ def client_train(
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
+        PolicyError: a package that asks for more than the policy allows.
         SecrecyError: an update for a public repository, a state for the Hub.
     """
     title = f"Update of {client}"
@@ -111,12 +116,15 @@ def client_train(
         files.callback(opened.proxy.close)
         manifest = opened.folder.header
         check_addressee(opened, client)
+        check_policy(policy or ClientPolicy(), opened)
+        check_privacy(policy or ClientPolicy(), opened, None)
         _check_kept(opened, state_path)
         before = None if state is None else read_state(state, manifest, opened.proxy.header.spec, client=client)
         on_progress("checking base model", 0, 0)
         folder = opened.base_folder(base)
         task = open_task(opened, folder, columns or {})
         rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
+        check_length(policy or ClientPolicy(), opened, len(rows.examples))
         if dry_run:
             return _result(opened, client, rows, path=str(out), state=state_path)
         on_progress("opening base model", 0, 0)

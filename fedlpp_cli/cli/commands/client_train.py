@@ -1,5 +1,6 @@
 """`fedlpp client-train`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.policy import read_policy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 
@@ -43,6 +45,16 @@ StateOutOpt = Annotated[
         show_default=False,
     ),
 ]
+PolicyOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        envvar="FEDLPP_POLICY",
+        help="client.toml with what you allow packages to ask.",
+        show_default=False,
+    ),
+]
 
 
 def client_train(
@@ -57,6 +69,7 @@ def client_train(
     split: o.SplitOpt = None,
     device: o.DeviceOpt = "auto",
     federation: o.FederationOpt = None,
+    policy: PolicyOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
 ) -> Record:
@@ -85,6 +98,7 @@ def client_train(
         columns=columns_of(settings, column),
         split=split,
         device=device,
+        policy=read_policy(policy),
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,
