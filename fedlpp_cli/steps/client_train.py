@@ -12,7 +12,7 @@ from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
+from fedlpp_cli.records.specs import Batching, QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.client_state import read_residual
 from fedlpp_cli.steps.inputs import RefLike, choose_device
@@ -66,6 +66,7 @@ def client_train(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     device: str = "auto",
+    batching: Batching = "auto",
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -87,6 +88,7 @@ def client_train(
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
         device: "auto", "cpu" or "cuda".
+        batching: how examples go through the model (`training/batching.py`).
         force: replace an existing update, and an existing state.
         dry_run: read and check everything, say what would be done, train nothing.
         on_progress: told what is going on.
@@ -94,7 +96,7 @@ def client_train(
     Raises:
         ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
             does not belong to it.
-        UsageError: update and state in one place.
+        UsageError: update and state in one place; a batching that the model has no use for.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
@@ -118,7 +120,7 @@ def client_train(
         if dry_run:
             return _result(opened, client, rows, path=str(out), state=state_path)
         on_progress("opening base model", 0, 0)
-        local = open_round(opened, task, open_adapted(opened, folder, choose_device(device)))
+        local = open_round(opened, task, open_adapted(opened, folder, choose_device(device)), batching=batching)
         trained = train_update(local, client, rows.examples, residual, on_progress)
         sha256 = write_update(place.path, state_path, trained, force=force)
     metrics = trained.header.spec.metrics

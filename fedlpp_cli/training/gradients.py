@@ -10,6 +10,7 @@ from torch import nn
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.proximal import ProximalTerm
 
 # Examples that go through the model together, and those of one step.
@@ -42,15 +43,18 @@ class MeanGradient:
     FedProx's term is part of what is clipped, and no part of the loss.
     """
 
-    def __init__(self, adapted: AdaptedModel, task: Task, spec: TrainSpec) -> None:
-        """Note where the adapter is now: FedProx holds it near there."""
+    def __init__(
+        self, adapted: AdaptedModel, task: Task, spec: TrainSpec, make_batches: MakeBatches | None = None
+    ) -> None:
+        """Note where the adapter is now: FedProx holds it near there. Without `make_batches` batches are padded."""
         self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
+        self._make_batches = make_batches or batch_maker("padded", adapted, task)
         self._parameters = list(adapted.parameters.values())
         self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """Forward and backward, a batch at a time."""
-        collated = [self._task.collate(examples) for examples in batches]
+        collated = [batch for examples in batches for batch in self._make_batches(examples)]
         n_targets = sum(self._task.n_targets(batch["labels"]) for batch in collated)
         for parameter in self._parameters:
             parameter.grad = None

@@ -11,6 +11,7 @@ from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.batching import MakeBatches
 from fedlpp_cli.training.gates import check_loss
 from fedlpp_cli.training.gradients import Gradient, MeanGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
@@ -120,6 +121,7 @@ def train(
     spec: TrainSpec,
     *,
     labels: tuple[object, ...],
+    make_batches: MakeBatches | None = None,
     on_step: OnStep = lambda done: None,
 ) -> TrainedRun:
     """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
@@ -128,7 +130,8 @@ def train(
     were.
     """
     with seeded(labels):
-        return Training(adapted, task, examples, spec, labels=labels).run(on_step)
+        gradient = MeanGradient(adapted, task, spec, make_batches)
+        return Training(adapted, task, examples, spec, labels=labels, gradient=gradient).run(on_step)
 
 
 @contextlib.contextmanager

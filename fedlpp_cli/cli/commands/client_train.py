@@ -10,6 +10,7 @@ from fedlpp_cli.cli.settings_file import columns_of
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
+from fedlpp_cli.records.specs import Batching
 
 PackageArg = Annotated[
     str, typer.Argument(metavar="PACKAGE", help="What the owner sent: a folder, or hf://…", show_default=False)
@@ -43,6 +44,10 @@ StateOutOpt = Annotated[
         show_default=False,
     ),
 ]
+BatchingOpt = Annotated[
+    Batching,
+    typer.Option("--batching", help="How to save computing on padding: examples of like length together, or in a row."),
+]
 
 
 def client_train(
@@ -56,6 +61,7 @@ def client_train(
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
     device: o.DeviceOpt = "auto",
+    batching: BatchingOpt = "auto",
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -85,6 +91,7 @@ def client_train(
         columns=columns_of(settings, column),
         split=split,
         device=device,
+        batching=batching,
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,
