@@ -27,6 +27,7 @@ TaskKind = Literal["causal-lm", "seq-cls"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "linear", "cosine"]
 ComputeType = Literal["fp32", "bf16"]
+Batching = Literal["auto", "padded", "bucketed", "packed"]
 Weighting = Literal["examples", "equal", "product-norm"]
 Combine = Literal["factors", "svd", "stack", "residual"]
 Rule = Literal[

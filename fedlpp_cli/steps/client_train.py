@@ -13,7 +13,7 @@ from fedlpp_cli.errors import UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
+from fedlpp_cli.records.specs import Batching, QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
 from fedlpp_cli.steps.client_state import read_state
@@ -69,6 +69,7 @@ def client_train(
     split: str | None = None,
     device: str = "auto",
     policy: ClientPolicy | None = None,
+    batching: Batching = "auto",
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -92,6 +93,7 @@ def client_train(
         split: of a data set that has several.
         device: "auto", "cpu" or "cuda".
         policy: what the client allows; None for anything.
+        batching: how examples go through the model (`training/batching.py`).
         force: replace an existing update, and an existing state.
         dry_run: read and check everything, say what would be done, train nothing.
         on_progress: told what is going on.
@@ -99,7 +101,8 @@ def client_train(
     Raises:
         ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
             does not belong to it.
-        UsageError: update and state in one place; control variates, and no place for the state.
+        UsageError: update and state in one place; control variates, and no place for the state; a batching that the
+            model has no use for.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
@@ -128,7 +131,8 @@ def client_train(
         if dry_run:
             return _result(opened, client, rows, path=str(out), state=state_path)
         on_progress("opening base model", 0, 0)
-        local = open_round(opened, task, open_adapted(opened, folder, choose_device(device)))
+        adapted = open_adapted(opened, folder, choose_device(device))
+        local = open_round(opened, task, adapted, batching=batching)
         trained = train_update(local, client, rows.examples, before, on_progress)
         sha256 = write_update(place.path, state_path, trained, force=force)
     metrics = trained.header.spec.metrics

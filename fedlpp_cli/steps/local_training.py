@@ -17,15 +17,17 @@ from fedlpp_cli.models.open_model import open_model, open_tokenizer
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader, UpdateSpec
-from fedlpp_cli.records.specs import TrainMetrics
+from fedlpp_cli.records.specs import Batching, TrainMetrics
 from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.client_state import ClientState, write_state
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
 from fedlpp_cli.training.gates import check_update
+from fedlpp_cli.training.gradients import MeanGradient
 from fedlpp_cli.training.loop import TrainedRun, train
 from fedlpp_cli.training.schedule import learning_rate_sum
 
@@ -35,14 +37,16 @@ class LocalRound:
     """What all clients of a round have in common.
 
     `start`: what the proxy says of each component, float32; `control`: what it says of the owner's control variates,
-    None in a proxy without. The model is trained in place, and is set to `start` for each client.
+    None in a proxy without. The model is trained in place, and is set to `start` for each client. `make_batches`: how
+    examples go through it.
     """
 
     package: OpenPackage
     task: Task
     adapted: AdaptedModel
     start: Mapping[str, Tensor]
-    control: Mapping[str, Tensor] | None = None
+    control: Mapping[str, Tensor] | None
+    make_batches: MakeBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +79,16 @@ def open_adapted(package: OpenPackage, folder: Path, device: str) -> AdaptedMode
     return AdaptedModel(base, spec.lora, compute=compute)
 
 
-def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel) -> LocalRound:
-    """Read the proxy.
+def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel, *, batching: Batching = "auto") -> LocalRound:
+    """Read the proxy, and find out how examples may go through the model.
 
     Raises:
         ArtifactError: parts of a component that do not fit together.
+        UsageError: a `batching` that this model has no use for.
     """
     start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
     control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
-    return LocalRound(package, task, adapted, start, control or None)
+    return LocalRound(package, task, adapted, start, control or None, batch_maker(batching, adapted, task))
 
 
 def check_addressee(package: OpenPackage, client: str) -> None:
@@ -126,7 +131,13 @@ def train_update(
         examples,
         manifest.spec.train,
         labels=(manifest.federation, manifest.round, client),
-        corrections=corrections(own, opened.control),
+        gradient=MeanGradient(
+            opened.adapted,
+            opened.task,
+            manifest.spec.train,
+            make_batches=opened.make_batches,
+            corrections=corrections(own, opened.control),
+        ),
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import ControlVariates
 from fedlpp_cli.training.proximal import ProximalTerm
 
@@ -49,17 +50,28 @@ class MeanGradient:
         adapted: AdaptedModel,
         task: Task,
         spec: TrainSpec,
+        *,
+        make_batches: MakeBatches | None = None,
         corrections: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """Note where the adapter is now: FedProx holds it near there. `corrections`: as for `ControlVariates`."""
+        """Note where the adapter is now: FedProx holds it near there.
+
+        Args:
+            adapted: the model.
+            task: gives losses.
+            spec: `max_grad_norm` and `proximal_mu`.
+            make_batches: how examples go through the model; None for padded.
+            corrections: what `ControlVariates` adds.
+        """
         self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
+        self._make_batches = make_batches or batch_maker("padded", adapted, task)
         self._parameters = list(adapted.parameters.values())
         self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
         self._control = ControlVariates(adapted.parameters, corrections)
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """Forward and backward, a batch at a time."""
-        collated = [self._task.collate(examples) for examples in batches]
+        collated = [batch for examples in batches for batch in self._make_batches(examples)]
         n_targets = sum(self._task.n_targets(batch["labels"]) for batch in collated)
         for parameter in self._parameters:
             parameter.grad = None

@@ -1,11 +1,11 @@
 """One client's local training: the adapter moves, the base stays."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
@@ -120,25 +120,15 @@ def train(
     spec: TrainSpec,
     *,
     labels: tuple[object, ...],
-    corrections: Mapping[str, Tensor] | None = None,
+    gradient: Gradient | None = None,
     on_step: OnStep = lambda done: None,
 ) -> TrainedRun:
     """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
 
     Order of examples and dropout depend on `labels` and nothing else. The process's generators are given back as they
     were.
-
-    Args:
-        adapted: as `Training`.
-        task: as `Training`.
-        examples: as `Training`.
-        spec: as `Training`.
-        labels: as `Training`.
-        corrections: what SCAFFOLD adds to each gradient, float32 by component; None for nothing.
-        on_step: called after each step.
     """
     with seeded(labels):
-        gradient = MeanGradient(adapted, task, spec, corrections or {})
         return Training(adapted, task, examples, spec, labels=labels, gradient=gradient).run(on_step)
 
 

@@ -12,6 +12,7 @@ from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.policy import read_policy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
+from fedlpp_cli.records.specs import Batching
 
 PackageArg = Annotated[
     str, typer.Argument(metavar="PACKAGE", help="What the owner sent: a folder, or hf://…", show_default=False)
@@ -55,6 +56,10 @@ PolicyOpt = Annotated[
         show_default=False,
     ),
 ]
+BatchingOpt = Annotated[
+    Batching,
+    typer.Option("--batching", help="How to save computing on padding: examples of like length together, or in a row."),
+]
 
 
 def client_train(
@@ -68,6 +73,7 @@ def client_train(
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
     device: o.DeviceOpt = "auto",
+    batching: BatchingOpt = "auto",
     federation: o.FederationOpt = None,
     policy: PolicyOpt = None,
     force: o.ForceOpt = False,
@@ -99,6 +105,7 @@ def client_train(
         split=split,
         device=device,
         policy=read_policy(policy),
+        batching=batching,
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,

@@ -12,6 +12,7 @@ from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.specs import FULL_PRECISION, QuantSpec, TrainSpec
 from fedlpp_cli.tasks.task import Example
 from fedlpp_cli.training.control_variates import ControlVariates, corrections, own_after
+from fedlpp_cli.training.gradients import MeanGradient
 from fedlpp_cli.training.loop import train
 from fedlpp_cli.training.schedule import learning_rate_factor, learning_rate_sum
 
@@ -85,9 +86,10 @@ def play(clients, spec, n_rounds, *, n_chosen=N_CLIENTS, correct=True, sent=FULL
         updates, seen = [], c and {name: round_tensor(value, sent, name=name) for name, value in c.items()}
         for k in chosen:
             adapted = Adapted(x)
-            added = corrections(owns[k], seen) if correct else None
+            added = corrections(owns[k], seen) if correct else {}
             examples = [Example((0,), 0, was_cut=False)]
-            train(adapted, clients[k], examples, spec, labels=("f", number, k), corrections=added)
+            gradient = MeanGradient(adapted, clients[k], spec, corrections=added)
+            train(adapted, clients[k], examples, spec, labels=("f", number, k), gradient=gradient)
             updates.append({name: value.detach() - x[name] for name, value in adapted.parameters.items()})
             owns[k] = own_after(owns[k], seen, updates[-1], learning_rate_sum(spec, spec.steps))
         step = ControlStep(len(updates), len(clients), len(clients), learning_rate_sum(spec, spec.steps))
@@ -165,10 +167,8 @@ def test_steps_and_variates_are_those_of_the_paper(clients, options):
     x, c, own = (torch.randn(SIZE, generator=draw) for _ in range(3))
     adapted, none = Adapted({"x": x, "unused": torch.zeros(2)}), {"unused": torch.zeros(2)}
     shared, mine = {"x": c, **none}, {"x": own, **none}
-    train(
-        adapted, clients[0], [Example((0,), 0, was_cut=False)], spec, labels=("f", 0, "a"),
-        corrections=corrections(mine, shared),
-    )  # fmt: skip
+    gradient = MeanGradient(adapted, clients[0], spec, corrections=corrections(mine, shared))
+    train(adapted, clients[0], [Example((0,), 0, was_cut=False)], spec, labels=("f", 0, "a"), gradient=gradient)
     expected, after, mean = by_hand(clients[0], spec, *(value.double().numpy() for value in (x, c, own)))
     found = adapted.parameters["x"].detach()
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
