@@ -175,3 +175,10 @@ class HubError(FedlppError):
 
     exit_code = 9
     code = "hub"
+
+
+class InterruptedRunError(FedlppError):
+    """Ctrl-C."""
+
+    exit_code = 130
+    code = "interrupted"

@@ -24,8 +24,9 @@ from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
-from fedlpp_cli.training.gates import check_update
-from fedlpp_cli.training.loop import TrainedRun, train
+from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
+from fedlpp_cli.training.limits import check_fits
+from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,12 @@ class LocalRound:
 
 @dataclass(frozen=True, slots=True)
 class TrainedUpdate:
-    """An update that has passed all gates, and is not written yet."""
+    """An update that has passed all gates, and is not written yet. `warnings`: what its client should know of it."""
 
     header: UpdateHeader
     shapes: Mapping[str, Shape]
     rounded: RoundedUpdate
+    warnings: tuple[str, ...] = ()
 
 
 def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) -> Task:
@@ -97,6 +99,7 @@ def train_update(
     examples: Sequence[Example],
     residual: Mapping[str, Tensor] | None,
     on_progress: Progress,
+    watches: Sequence[Watch] = (),
 ) -> TrainedUpdate:
     """Train from the proxy on; the difference, with the residual, rounded as the package asks.
 
@@ -106,12 +109,14 @@ def train_update(
         examples: its data.
         residual: what its state holds, float32 by component; None for none.
         on_progress: told of each step.
+        watches: go along with the training.
 
     Raises:
-        ModelError: a base model that has not the adapter's layers in these shapes.
+        ModelError: a base model that has not the adapter's layers in these shapes, or cannot take the examples.
         GateError: a training that went wrong.
     """
     manifest = opened.package.folder.header
+    check_fits(opened.adapted.model, opened.task.spec.max_length, examples)
     opened.adapted.load(opened.start)
     run = train(
         opened.adapted,
@@ -120,11 +125,14 @@ def train_update(
         manifest.spec.train,
         labels=(manifest.federation, manifest.round, client),
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
+        watches=watches,
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
+    check_trained(delta)
     rounded = round_update(delta, manifest.spec.update, residual)
     metrics = _metrics(len(examples), run, check_update(rounded.values, manifest.spec.train.max_update_norm))
-    return TrainedUpdate(_header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes, rounded)
+    shapes, warnings = opened.package.proxy.header.spec.shapes, _warnings(opened, len(examples), run)
+    return TrainedUpdate(_header(opened.package, client, metrics), shapes, rounded, warnings)
 
 
 def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *, force: bool) -> str:
@@ -144,6 +152,13 @@ def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *,
         if state_path is not None:
             write_state(state_path, header, sha256, rounded.residual, force=force)
     return sha256
+
+
+def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun) -> tuple[str, ...]:
+    found = [loss_warning(run.loss_first, run.loss_last, guessing_loss(opened.adapted, opened.task))]
+    if n_examples == 1:
+        found.append("trained on one example: the update tells what is in it")
+    return tuple(warning for warning in found if warning)
 
 
 def _metrics(n_examples: int, run: TrainedRun, norm: float) -> TrainMetrics:
