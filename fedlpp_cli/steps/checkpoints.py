@@ -5,6 +5,7 @@ is written is a matter of the clock; what is in it is not. Once the update has i
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,16 @@ from msgspec.structs import asdict, replace
 
 from fedlpp_cli.artifact.safetensors_file import TORCH_NAMES
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
-from fedlpp_cli.artifact.whole import fsync_folder, output_errors, sweep
-from fedlpp_cli.errors import ArtifactError, FedlppError, InterruptedRunError, LineageError, SecrecyError, UsageError
+from fedlpp_cli.artifact.whole import fsync_folder, sweep
+from fedlpp_cli.errors import (
+    ArtifactError,
+    FedlppError,
+    InterruptedRunError,
+    LineageError,
+    OutputError,
+    SecrecyError,
+    UsageError,
+)
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.checkpoints import CheckpointSpec, TrainingIdentity
 from fedlpp_cli.records.headers import CheckpointHeader
@@ -99,7 +108,7 @@ class Checkpoints:
             parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
             spec=CheckpointSpec(training=training, n_steps=1, n_tokens=0, loss_first=0.0, loss_last=0.0, values={}),
         )
-        if not self._settings.restart and self._path.exists():
+        if not self._settings.restart and os.path.lexists(self._path):
             with self._opened() as file:
                 self.resumed_from = file.header.spec.n_steps
 
@@ -132,10 +141,14 @@ class Checkpoints:
         Raises:
             OutputError: it stays.
         """
-        with output_errors(self._path):
+        try:
             sweep(self._path)
             self._path.unlink(missing_ok=True)
             fsync_folder(self._path.parent)
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be removed ({error.strerror}); the update is in its place"
+            ) from None
 
     def _is_due(self, step: int) -> bool:
         if self._settings.n_steps is not None:

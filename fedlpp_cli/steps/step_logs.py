@@ -46,7 +46,7 @@ def step_log(place: str, *, force: bool = False) -> Watch:
 @contextlib.contextmanager
 def _json_lines(path: Path, training: Training, *, force: bool) -> Iterator[OnStep]:
     n_done = training.done.n_steps
-    kept = _lines_until(n_done, path) if n_done and path.exists() else b""
+    kept = _lines_until(n_done, path) if n_done and os.path.lexists(path) else b""
     if not n_done and not force and os.path.lexists(path):
         raise OutputExistsError(f"{path} exists; the log of another training is kept", hint="another --log, or --force")
     with whole_file(path, private=True, force=True) as descriptor, output_errors(path):

@@ -37,7 +37,7 @@ def check_fits(model: "PreTrainedModel", max_length: int, examples: Sequence[Exa
             hint="ask the owner for a federation that was started with a smaller --max-length",
         )
     n_known = int(model.get_input_embeddings().weight.shape[0])
-    largest = max(max(example.input_ids) for example in examples)
+    largest = max(max(example.input_ids, default=0) for example in examples)
     if largest >= n_known:
         raise ModelError(
             f"the tokenizer gives token {largest}, this {model.config.model_type} model knows {n_known}",

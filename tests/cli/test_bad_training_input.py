@@ -179,6 +179,11 @@ CASES = {
     "a field that is null": ("public", 3, "data", rows('{"prompt": "ab", "completion": null}'), "completion' is null"),
     "an empty text": ("public", 3, "data", rows('{"text": ""}'), "'text' is empty"),
     "cells that are missing": ("public", 3, "data", table("prompt,completion\nab\n"), "another number of cells"),
+    "a text without any token": (
+        "classes", 3, "data",
+        lambda _, folder: {"--data": write_jsonl(folder / "r.jsonl", [{"text": "ZZZ", "label": "first"}])},
+        "line 1: the tokenizer knows nothing of what is in field 'text'",
+    ),
     "a label of no class": ("classes", 3, "data", labelled("fourth"), "line 4: label 'fourth'; this federation has"),
     "a label's number out of range": ("classes", 3, "data", labelled(3), "line 4: label 3; this federation has"),
     "a negative label": ("classes", 3, "data", labelled(-1), "label -1"),
