@@ -130,7 +130,8 @@ class Checkpoints:
                 if asked.is_set():
                     raise InterruptedRunError(
                         f"interrupted after step {done.step} of {done.total}; {self._path} holds it",
-                        hint="the same command goes on from there",
+                        hint="the same command goes on from there"
+                        + ", without --force-restart" * self._settings.restart,
                     )
 
             yield on_step

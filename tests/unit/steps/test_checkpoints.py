@@ -1,5 +1,6 @@
 """A client's checkpoint: what it is good for, who it is for, and when it is refused."""
 
+import signal
 import stat
 
 import pytest
@@ -10,7 +11,15 @@ from support.parties import Federation
 from support.tiny import LABELS, label_rows, prompt_rows, write_jsonl
 
 from fedlpp_cli import client_train, inspect, pack, verify
-from fedlpp_cli.errors import ArtifactError, GateError, LineageError, ModelError, SecrecyError, UsageError
+from fedlpp_cli.errors import (
+    ArtifactError,
+    GateError,
+    InterruptedRunError,
+    LineageError,
+    ModelError,
+    SecrecyError,
+    UsageError,
+)
 from fedlpp_cli.records.headers import CheckpointHeader, UpdateHeader
 from fedlpp_cli.records.specs import LoraSpec, QuantSpec, TaskSpec, TrainSpec
 from fedlpp_cli.steps.checkpoints import Checkpointing
@@ -164,6 +173,19 @@ def test_force_restart_trains_from_the_first_step(long, stopped):
     (stopped / "c").write_text("nothing that could be read")
     train(long, stopped, checkpoint={"restart": True}, force=True)
     assert names(stopped) == ["u"]
+
+
+@pytest.mark.parametrize(("restart", "more"), [(False, ""), (True, ", without --force-restart")])
+def test_ctrl_c_lets_the_step_finish_and_tells_how_to_go_on(long, tmp_path, restart, more):
+    def on_progress(text, done, total):
+        if text.startswith("training") and done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError, match="interrupted after step 3 of 6") as caught:
+        train(long, tmp_path, on_progress=on_progress, checkpoint={"restart": restart})
+    assert caught.value.hint == "the same command goes on from there" + more
+    assert train(long, tmp_path).resumed_from == 3
+    assert sha256_of(tmp_path / "u") == sha256_of(long.update(0, "a"))
 
 
 # Who it is for, and what is in it
