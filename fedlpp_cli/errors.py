@@ -194,3 +194,10 @@ class PolicyError(FedlppError):
 
     exit_code = 10
     code = "policy"
+
+
+class InterruptedRunError(FedlppError):
+    """Ctrl-C."""
+
+    exit_code = 130
+    code = "interrupted"

@@ -15,6 +15,7 @@ from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, DTYPE_BYTES, METADATA_K
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import (
+    CheckpointHeader,
     Header,
     HeaderT,
     HeaderT_co,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 _HASHED_BYTES: Final = 2**20
-_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader)
+_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader, CheckpointHeader)
 
 
 class TensorFile(SafetensorsFile, Generic[HeaderT_co]):

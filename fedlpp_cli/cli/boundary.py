@@ -12,10 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from fedlpp_cli.cli.screen import Screen, on_screen
-from fedlpp_cli.errors import FedlppError, UsageError
+from fedlpp_cli.errors import FedlppError, InterruptedRunError, UsageError
 from fedlpp_cli.records.record import Record
 
-EXIT_INTERRUPTED: Final = 130
 DEBUG: Final = "FEDLPP_DEBUG"
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -29,13 +28,6 @@ class InternalError(FedlppError):
     """A bug of ours."""
 
     code = "internal"
-
-
-class InterruptedRunError(FedlppError):
-    """Ctrl-C."""
-
-    exit_code = EXIT_INTERRUPTED
-    code = "interrupted"
 
 
 class FedlppGroup(TyperGroup):

@@ -7,6 +7,7 @@ one envelope. stderr: progress on a terminal, nothing off it; errors; hints.
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fedlpp_cli.records.record import Record
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+    from fedlpp_cli.training.loop import OnStep, StepDone, Training
 
 ENVELOPE: Final = 1
 
@@ -75,11 +78,32 @@ def on_progress(text: str, done: int, total: int) -> None:
 
 
 @contextlib.contextmanager
+def show_tokens(training: "Training") -> Iterator["OnStep"]:
+    """As a `Watch`: how many tokens a second go by, beside the bar. The clock is here, far from what is computed."""
+    n_tokens, start_s = 0, time.monotonic()
+
+    def on_step(done: "StepDone") -> None:
+        nonlocal n_tokens
+        n_tokens += done.n_tokens
+        bar = _screen.get().progress
+        if isinstance(bar, _Bar):
+            bar.show_rate(f"{n_tokens / max(time.monotonic() - start_s, 1e-6):,.0f} tokens/s")
+
+    yield on_step
+
+
+@contextlib.contextmanager
 def _bars() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bar(bars)
 
@@ -95,8 +119,13 @@ class _Bar:
         if self.task is None or stage != self.stage:
             if self.task is not None:
                 self.bars.remove_task(self.task)
-            self.task, self.stage = self.bars.add_task(printable(text), total=total or None), stage
+            self.task, self.stage = self.bars.add_task(printable(text), total=total or None, rate=""), stage
         self.bars.update(self.task, description=printable(text), completed=done, total=total or None)
+
+    def show_rate(self, text: str) -> None:
+        """Beside the bar that is shown."""
+        if self.task is not None:
+            self.bars.update(self.task, rate=text)
 
 
 def envelope(command: str, result: Record) -> str:

@@ -84,6 +84,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("client", result.client),
         ("data", f"{result.n_examples} examples{cut}"),
         ("training", _train_text(result.train)),
+        ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
     ]
     if result.metrics is not None:
         metrics = result.metrics
@@ -94,6 +95,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ]
     else:
         rows.append(("update", f"{result.n_parameters:,} parameters, {sent} (dry run: nothing was done)"))
+    rows += [("warning", warning) for warning in result.warnings]
     yield _facts(rows)
 
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
+from fedlpp_cli.records.checkpoints import CheckpointSpec
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -69,7 +70,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def kind(self) -> str:
-        """master, proxy, package, update, state, base or report."""
+        """master, proxy, package, update, state, checkpoint, base or report."""
         return str(self.__struct_config__.tag)
 
     def parent(self, role: str) -> str | None:
@@ -224,6 +225,12 @@ class StateHeader(Header, frozen=True, kw_only=True, tag="state"):
     spec: StateSpec
 
 
+class CheckpointHeader(Header, frozen=True, kw_only=True, tag="checkpoint"):
+    """Client only: a training that has stopped between two steps, and can go on."""
+
+    spec: CheckpointSpec
+
+
 class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):
     """Numbers about artifacts, for people and for CI."""
 
@@ -237,6 +244,7 @@ HEADERS: Final[dict[str, type[Header]]] = {
     "package": PackageHeader,
     "update": UpdateHeader,
     "state": StateHeader,
+    "checkpoint": CheckpointHeader,
     "report": ReportHeader,
 }
 

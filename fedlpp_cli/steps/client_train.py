@@ -1,7 +1,7 @@
 """`client-train`: a package and private data become an update, and the state that the client keeps for the next one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import Batching, QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
+from fedlpp_cli.steps.checkpoints import Checkpointing, Checkpoints, identity_of
 from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
 from fedlpp_cli.steps.client_state import read_state
 from fedlpp_cli.steps.inputs import RefLike, choose_device
@@ -28,6 +29,7 @@ from fedlpp_cli.steps.local_training import (
 )
 from fedlpp_cli.steps.packages import OpenPackage, open_package
 from fedlpp_cli.tasks.data import Data, load_data
+from fedlpp_cli.training.loop import Watch
 from fedlpp_cli.training.schedule import n_steps
 
 _CONFIDENTIAL: Final = "an update gives away what it was trained on"
@@ -37,6 +39,7 @@ class TrainResult(Record, frozen=True, kw_only=True):
     """What `client-train` made; with `dry_run` what it would do, and `sha256` and `metrics` are None.
 
     `bits_per_parameter` and `n_bytes` count what is sent, codes and scales. `state`: where the new state lies.
+    `resumed_from`: the step of the checkpoint that it went on from, None for none. `warnings`: to read before sending.
     """
 
     path: str
@@ -54,9 +57,11 @@ class TrainResult(Record, frozen=True, kw_only=True):
     bits_per_parameter: float
     metrics: TrainMetrics | None
     state: str | None
+    resumed_from: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def client_train(
+def client_train(  # noqa: PLR0913  # a step has as many settings as its command has options
     package: RefLike,
     *,
     client: str,
@@ -70,6 +75,8 @@ def client_train(
     device: str = "auto",
     policy: ClientPolicy | None = None,
     batching: Batching = "auto",
+    checkpoint: Checkpointing | None = None,
+    watches: Sequence[Watch] = (),
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -94,20 +101,23 @@ def client_train(
         device: "auto", "cpu" or "cuda".
         policy: what the client allows; None for anything.
         batching: how examples go through the model (`training/batching.py`).
+        checkpoint: keep how far the training is, and go on from what was kept before.
+        watches: go along with the training, such as `steps/step_logs.py`.
         force: replace an existing update, and an existing state.
         dry_run: read and check everything, say what would be done, train nothing.
         on_progress: told what is going on.
 
     Raises:
         ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
-            does not belong to it.
-        UsageError: update and state in one place; control variates, and no place for the state; a batching that the
-            model has no use for.
+            does not belong to it; a checkpoint that is not sound, or is of another training.
+        UsageError: update, state and checkpoint in one place; control variates, and no place for the state; a batching
+            that the model has no use for.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
+        InterruptedRunError: Ctrl-C with a checkpoint, which holds all steps that were made.
         PolicyError: a package that asks for more than the policy allows.
-        SecrecyError: an update for a public repository, a state for the Hub.
+        SecrecyError: an update for a public repository, a state or a checkpoint for the Hub.
     """
     title = f"Update of {client}"
     with (
@@ -115,6 +125,8 @@ def client_train(
         ExitStack() as files,
     ):
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
+        others = {"--out": place.path, "--state-out": state_path, "--state": state, "--data": data}
+        kept = None if checkpoint is None else Checkpoints(checkpoint, others, on_progress)
         opened = open_package(package)
         files.callback(opened.proxy.close)
         manifest = opened.folder.header
@@ -128,15 +140,31 @@ def client_train(
         task = open_task(opened, folder, columns or {})
         rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
         check_length(policy or ClientPolicy(), opened, len(rows.examples))
+        device = choose_device(device)
+        if kept is not None:
+            setup = {"batching": batching, **({"state": before.sha256} if before and before.sha256 else {})}
+            kept.open(opened, identity_of(client, manifest.spec.train, rows.examples, device=device, **setup))
+            watches = (kept.watch, *watches)
+        resumed_from = None if kept is None else kept.resumed_from
         if dry_run:
-            return _result(opened, client, rows, path=str(out), state=state_path)
+            return _result(opened, client, rows, path=str(out), state=state_path, resumed_from=resumed_from)
         on_progress("opening base model", 0, 0)
-        adapted = open_adapted(opened, folder, choose_device(device))
-        local = open_round(opened, task, adapted, batching=batching)
-        trained = train_update(local, client, rows.examples, before, on_progress)
+        local = open_round(opened, task, open_adapted(opened, folder, device), batching=batching)
+        trained = train_update(local, client, rows.examples, before, on_progress, watches)
         sha256 = write_update(place.path, state_path, trained, force=force)
-    metrics = trained.header.spec.metrics
-    return _result(opened, client, rows, path=str(place.written), sha256=sha256, metrics=metrics, state=state_path)
+    if kept is not None:
+        kept.remove()
+    return _result(
+        opened,
+        client,
+        rows,
+        path=str(place.written),
+        sha256=sha256,
+        metrics=trained.header.spec.metrics,
+        state=state_path,
+        resumed_from=resumed_from,
+        warnings=trained.warnings,
+    )
 
 
 def _state_path(files: ExitStack, ref: Ref, update: Path, *, force: bool) -> Path:
@@ -164,6 +192,8 @@ def _result(
     sha256: str | None = None,
     metrics: TrainMetrics | None = None,
     state: Path | None = None,
+    resumed_from: int | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> TrainResult:
     shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -184,4 +214,6 @@ def _result(
         bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
         metrics=metrics,
         state=None if state is None else str(state),
+        resumed_from=resumed_from,
+        warnings=warnings,
     )

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from fedlpp_cli.adapters.checkpoint_tensors import adapter_parameters
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.residuals import residual_shapes
@@ -11,7 +12,14 @@ from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.quantization.layout import max_codes
-from fedlpp_cli.records.headers import FileEntry, MasterHeader, ProxyHeader, StateHeader, UpdateHeader
+from fedlpp_cli.records.headers import (
+    CheckpointHeader,
+    FileEntry,
+    MasterHeader,
+    ProxyHeader,
+    StateHeader,
+    UpdateHeader,
+)
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -31,10 +39,11 @@ class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
     `n_parameters` are those of components, without what a server optimizer keeps beside them and without control
-    variates. `bits_per_parameter` is set for proxies and rounded updates: codes and scales over the numbers that they
-    stand for. A rounded update does not state its shapes: its `n_parameters` is None, and codes that would still have
-    fitted count, at most four for each tensor. `unquantized` lists what a package or a base carries above its stated
-    precision. `groups`: of what is rounded, or carried beside it, sizes and the error to expect.
+    variates; a checkpoint's are its adapter's. `bits_per_parameter` is set for proxies and rounded updates: codes and
+    scales over the numbers that they stand for. A rounded update does not state its shapes: its `n_parameters` is None,
+    and codes that would still have fitted count, at most four for each tensor. `unquantized` lists what a package or a
+    base carries above its stated precision. `groups`: of what is rounded, or carried beside it, sizes and the error to
+    expect.
     """
 
     path: str
@@ -81,6 +90,8 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
     groups: tuple[TensorGroup, ...] = ()
     if isinstance(file.header, MasterHeader):
         n_values = n_parameters(components_of(file.narrow(MasterHeader)))
+    elif isinstance(file.header, CheckpointHeader):
+        n_values = adapter_parameters(file.tensors)
     elif isinstance(file.header, ProxyHeader):
         spec = file.header.spec
         n_values = n_parameters(spec.shapes)

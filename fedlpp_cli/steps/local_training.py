@@ -26,9 +26,10 @@ from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
-from fedlpp_cli.training.gates import check_update
+from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
 from fedlpp_cli.training.gradients import MeanGradient
-from fedlpp_cli.training.loop import TrainedRun, train
+from fedlpp_cli.training.limits import check_fits
+from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
 from fedlpp_cli.training.schedule import learning_rate_sum
 
 
@@ -51,12 +52,16 @@ class LocalRound:
 
 @dataclass(frozen=True, slots=True)
 class TrainedUpdate:
-    """An update that has passed all gates, and the state that belongs to it; not written yet."""
+    """An update that has passed all gates, and the state that belongs to it; not written yet.
+
+    `warnings`: what its client should know of it.
+    """
 
     header: UpdateHeader
     shapes: Mapping[str, Shape]
     rounded: RoundedUpdate
     state: ClientState
+    warnings: tuple[str, ...] = ()
 
 
 def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) -> Task:
@@ -108,6 +113,7 @@ def train_update(
     examples: Sequence[Example],
     state: ClientState | None,
     on_progress: Progress,
+    watches: Sequence[Watch] = (),
 ) -> TrainedUpdate:
     """Train from the proxy on; the difference, with the residual, rounded as the package asks.
 
@@ -117,13 +123,15 @@ def train_update(
         examples: its data.
         state: what its last round left; None for nothing.
         on_progress: told of each step.
+        watches: go along with the training.
 
     Raises:
-        ModelError: a base model that has not the adapter's layers in these shapes.
+        ModelError: a base model that has not the adapter's layers in these shapes, or cannot take the examples.
         GateError: a training that went wrong.
     """
     manifest = opened.package.folder.header
     own = state.control if state else None
+    check_fits(opened.adapted.model, opened.task.spec.max_length, examples)
     opened.adapted.load(opened.start)
     run = train(
         opened.adapted,
@@ -139,14 +147,17 @@ def train_update(
             corrections=corrections(own, opened.control),
         ),
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
+        watches=watches,
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
+    check_trained(delta)
     rounded = round_update(delta, manifest.spec.update, state.residual if state else None)
     metrics = _metrics(len(examples), run, check_update(rounded.values, manifest.spec.train.max_update_norm))
     if manifest.spec.train.control_variates:
         own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
     header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
-    return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own))
+    warnings = _warnings(opened, len(examples), run)
+    return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own), warnings)
 
 
 def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *, force: bool) -> str:
@@ -166,6 +177,13 @@ def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *,
         if state_path is not None:
             write_state(state_path, header, sha256, trained.state, force=force)
     return sha256
+
+
+def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun) -> tuple[str, ...]:
+    found = [loss_warning(run.loss_first, run.loss_last, guessing_loss(opened.adapted, opened.task))]
+    if n_examples == 1:
+        found.append("trained on one example: the update tells what is in it")
+    return tuple(warning for warning in found if warning)
 
 
 def _metrics(n_examples: int, run: TrainedRun, norm: float) -> TrainMetrics:

@@ -29,12 +29,14 @@ class SeqCls:
         """Token ids and class of a row.
 
         Raises:
-            DataError: a field that is missing or no text, or an unknown label.
+            DataError: a field that is missing or no text, a text without any token, or an unknown label.
         """
         texts = [field_text(row, "text", self.columns)]
         if has_field(row, "text_pair", self.columns):
             texts.append(field_text(row, "text_pair", self.columns))
         encoded = self.tokenizer(*texts, truncation=False)
+        if not encoded["input_ids"]:
+            raise DataError(f"{row.where}: the tokenizer knows nothing of what is in field 'text'")
         was_cut = len(encoded["input_ids"]) > self.spec.max_length
         if was_cut:
             encoded = self.tokenizer(*texts, truncation=True, max_length=self.spec.max_length)

@@ -1,7 +1,9 @@
 """One client's local training: the adapter moves, the base stays."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +13,7 @@ from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
-from fedlpp_cli.training.gates import check_loss
+from fedlpp_cli.training.gates import LossGate, check_moved
 from fedlpp_cli.training.gradients import Gradient, MeanGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
@@ -30,6 +32,8 @@ class StepDone:
 
 
 OnStep = Callable[[StepDone], None]
+# Goes along with a training: entered before the first step, told of each, left after the last or at an error.
+Watch = Callable[["Training"], AbstractContextManager[OnStep]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,9 @@ class TrainedRun:
 class Training:
     """A client's training, a step at a time.
 
-    Between two steps everything that matters for the next one is in `adapted.parameters`, `optimizer`, `done` and
-    torch's global generators: put back into a new `Training` of the same arguments, it goes on as if never stopped.
+    Between two steps everything that matters for the next one is in `adapted.parameters`, `optimizer`, `done`, torch's
+    global generators, and those of its parts that are `Resumable`: put back into a new `Training` of the same arguments
+    (`training/resuming.py`), it goes on as if never stopped.
     """
 
     def __init__(
@@ -79,16 +84,18 @@ class Training:
         self.optimizer = _optimizer(list(adapted.parameters.values()), spec)
         self.done = TrainedRun(0, 0, 0.0, 0.0)
         self._examples = examples
-        self._gradient = gradient or MeanGradient(adapted, task, spec)
-        self._sampler = sampler or ShuffledPasses(len(examples), spec, labels)
+        self.gradient = gradient or MeanGradient(adapted, task, spec)
+        self.sampler = sampler or ShuffledPasses(len(examples), spec, labels)
+        self.gate = LossGate(guessing_loss(adapted, task))
 
     def run(self, on_step: OnStep) -> TrainedRun:
         """Make the steps that are left; the generators are as `seeded` left them, or as they were put back.
 
         Raises:
-            GateError: a loss that is not finite.
+            GateError: a loss or a gradient that is not finite, a loss that has run away, or a first step after which
+                everything is as before.
         """
-        steps = self._sampler.steps_from(self.done.n_steps)
+        steps = self.sampler.steps_from(self.done.n_steps)
         with _training_mode(self.adapted.model):
             for step in range(self.done.n_steps, self.total):
                 on_step(self._step(step, next(steps)))
@@ -99,9 +106,9 @@ class Training:
         learning_rate = self.spec.learning_rate * learning_rate_factor(self.spec, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        made = self._gradient.compute(chosen)
-        check_loss(made.loss, step + 1)
-        self.optimizer.step()
+        made = self.gradient.compute(chosen)
+        self.gate.check(made, step + 1)
+        self._move(is_first=step == 0, norm=made.norm)
         n_tokens = sum(len(example.input_ids) for batch in chosen for example in batch)
         self.done = replace(
             self.done,
@@ -111,6 +118,12 @@ class Training:
             loss_last=made.loss,
         )
         return StepDone(step + 1, self.total, made.loss, made.norm, learning_rate, n_tokens)
+
+    def _move(self, *, is_first: bool, norm: float) -> None:
+        before = [parameter.detach().clone() for parameter in self.adapted.parameters.values() if is_first]
+        self.optimizer.step()
+        if is_first:
+            check_moved(before, list(self.adapted.parameters.values()), norm)
 
 
 def train(
@@ -122,14 +135,27 @@ def train(
     labels: tuple[object, ...],
     gradient: Gradient | None = None,
     on_step: OnStep = lambda done: None,
+    watches: Sequence[Watch] = (),
 ) -> TrainedRun:
     """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
 
     Order of examples and dropout depend on `labels` and nothing else. The process's generators are given back as they
-    were.
+    were. Watches are entered in their order; of a step the last is told first, as the innermost.
     """
-    with seeded(labels):
-        return Training(adapted, task, examples, spec, labels=labels, gradient=gradient).run(on_step)
+    with seeded(labels), ExitStack() as entered:
+        training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient)
+        inner_first = [entered.enter_context(watch(training)) for watch in watches][::-1]
+
+        def tell(done: StepDone) -> None:
+            for told in (on_step, *inner_first):
+                told(done)
+
+        return training.run(tell)
+
+
+def guessing_loss(adapted: AdaptedModel, task: Task) -> float:
+    """The loss of a model that holds all classes, or all tokens, for equally likely."""
+    return math.log(len(task.spec.labels) or adapted.model.config.get_text_config().vocab_size)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ DATA_KEYS = {
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
-        "bits_per_parameter metrics state"
+        "bits_per_parameter metrics state resumed_from warnings"
     ),
     "aggregate": (
         "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients "
@@ -267,6 +267,22 @@ def test_rounded_updates_and_states_read_well(fedlpp, played, llama, tmp_path):
     assert (again.exit_code, "the package is of round 0" in again.stderr) == (5, True)
     secret = fedlpp(*train[:-1], "hf://org/repo/state.safetensors", "--force")
     assert secret.exit_code == 7
+
+
+def test_a_training_tells_that_it_went_on_and_from_where(fedlpp, played, llama, tmp_path, monkeypatch):
+    train = [
+        "client-train", played.package(0), "--base", llama, "--client", "c", "--data", played.data("a"), "--device",
+        "cpu", "--out", tmp_path / "c", "--checkpoint", tmp_path / "kept", "--checkpoint-every", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr("fedlpp_cli.steps.checkpoints.Checkpoints.remove", lambda self: None)
+    assert "checkpoint" not in fedlpp(*train).stdout
+    monkeypatch.undo()
+    assert "checkpoint" in fedlpp("inspect", tmp_path / "kept").stdout
+    assert "went on from step 3" in fedlpp(*train, "--dry-run", "--force").stdout
+    found = json.loads(fedlpp(*train, "--force", "--json").stdout)["data"]
+    assert (found["resumed_from"], found["warnings"]) == (3, [])
+    assert not (tmp_path / "kept").exists()
+    assert json.loads(fedlpp(*train, "--force", "--json").stdout)["data"]["resumed_from"] is None
 
 
 def test_the_federation_file_and_options_say_how_hard_clients_are_pulled_back(fedlpp, played, tmp_path):

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from support.forge import read_all
 from support.parties import Federation
 from support.tiny import prompt_rows, write_jsonl
 
 from fedlpp_cli import client_train, evaluate
 from fedlpp_cli.quantization.codec import MIN_COMPILED, decode, encode
+from fedlpp_cli.records.specs import LoraSpec, TrainSpec
+from fedlpp_cli.steps.checkpoints import Checkpointing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none here")
 
@@ -37,6 +40,33 @@ def test_a_client_with_a_gpu_takes_part(llama, tmp_path, private):
     )
     assert result.metrics.loss_last < result.metrics.loss_first
     federation.fold(0, [federation.update(0, "a")])
+
+
+def test_a_training_on_a_gpu_goes_on_with_the_gpus_generator(llama, tmp_path):
+    """The same dropout, so the same update but for the order of sums."""
+    federation = Federation(tmp_path, llama, lora=LoraSpec(rank=4, dropout=0.3), train=TrainSpec(steps=6, batch_size=4))
+    federation.init()
+    federation.send(0)
+
+    def stop(text, done, total):
+        if text.startswith("training") and done == 4:
+            raise KeyError
+
+    def train(out, **options):
+        return client_train(
+            federation.package(0), client="a", data=federation.data("a"), base=federation.base, device="cuda", out=out,
+            **options,
+        )  # fmt: skip
+
+    train(tmp_path / "whole")
+    kept = Checkpointing(path=tmp_path / "kept", n_steps=1)
+    with pytest.raises(KeyError):
+        train(tmp_path / "resumed", checkpoint=kept, on_progress=stop)
+    assert "generator.cuda" in read_all(tmp_path / "kept")
+    assert train(tmp_path / "resumed", checkpoint=kept).resumed_from == 3
+    resumed = read_all(tmp_path / "resumed")
+    for name, value in read_all(tmp_path / "whole").items():
+        assert torch.allclose(resumed[name], value, atol=1e-5), name
 
 
 def test_scores_of_gpu_and_cpu_agree(played, tmp_path):

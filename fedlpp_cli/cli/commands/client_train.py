@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import checkpoint_options as k
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
@@ -74,6 +75,10 @@ def client_train(
     split: o.SplitOpt = None,
     device: o.DeviceOpt = "auto",
     batching: BatchingOpt = "auto",
+    checkpoint: k.CheckpointOpt = None,
+    checkpoint_every: k.CheckpointEveryOpt = None,
+    force_restart: k.ForceRestartOpt = False,
+    log: k.LogOpt = None,
     federation: o.FederationOpt = None,
     policy: PolicyOpt = None,
     force: o.ForceOpt = False,
@@ -84,6 +89,8 @@ def client_train(
     fedlpp client-train package --client north --data notes.jsonl --out north.safetensors
     fedlpp client-train package-7 --client north --data notes.jsonl --state state-6.safetensors
         --state-out state-7.safetensors --out north-7.safetensors
+    fedlpp client-train package --client north --data notes.jsonl --checkpoint north.checkpoint --log north.jsonl
+        --out north.safetensors
     fedlpp client-train hf://org/federation/round-0000/package --base ./model --client north --data notes.csv
         --column text=body --out hf://org/updates/round-0000/north.safetensors
     """
@@ -106,6 +113,8 @@ def client_train(
         device=device,
         policy=read_policy(policy),
         batching=batching,
+        checkpoint=k.checkpointing(checkpoint, checkpoint_every, restart=force_restart),
+        watches=k.watches(log, force=force),
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,

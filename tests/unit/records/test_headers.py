@@ -7,12 +7,14 @@ import pytest
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
+from fedlpp_cli.records.checkpoints import CheckpointSpec, TrainingIdentity
 from fedlpp_cli.records.headers import (
     HEADERS,
     MAX_HEADER_BYTES,
     AggregateReport,
     BaseArtifactSpec,
     BaseHeader,
+    CheckpointHeader,
     ClientContribution,
     EvaluateReport,
     EvaluateRow,
@@ -93,6 +95,19 @@ SAMPLES = {
     ),
     "update": UpdateHeader(**LINEAGE, spec=UpdateSpec(client="a_b-9", metrics=METRICS)),
     "state": StateHeader(**LINEAGE, spec=StateSpec(client="a_b-9")),
+    "checkpoint": CheckpointHeader(
+        **LINEAGE,
+        spec=CheckpointSpec(
+            training=TrainingIdentity(
+                client="a_b-9", data=DIGEST, train=TrainSpec(steps=9), setup={"torch": "2.13.0+cpu"}
+            ),
+            n_steps=4,
+            n_tokens=100,
+            loss_first=1.5,
+            loss_last=0.1,
+            values={"gate.n_high": 0, "gate.loss_first": 1.5, "a.b_c": None, "a.d": True, "a.e-F": "0f"},
+        ),
+    ),
     "aggregate report": ReportHeader(
         **LINEAGE,
         spec=AggregateReport(
@@ -245,6 +260,15 @@ BOUNDS = [
     ("package", "spec/train/optimizer", "adamw", "adam"),
     ("package", "spec/train/schedule", "cosine", "poly"),
     ("package", "spec/train/compute", "bf16", "fp16"),
+    ("checkpoint", "spec/n_steps", 1, 0),
+    ("checkpoint", "spec/n_tokens", 0, -1),
+    ("checkpoint", "spec/training/client", "a", "A"),
+    ("checkpoint", "spec/training/data", DIGEST, DIGEST[:-1]),
+    ("checkpoint", "spec/training/setup", {"torch": "x" * 256}, {"torch": "x" * 257}),
+    ("checkpoint", "spec/training/setup", {"a.B-0_c": ""}, {"A": ""}),
+    ("checkpoint", "spec/values", {"a" * 256: 0}, {"a" * 257: 0}),
+    ("checkpoint", "spec/values", {"a.b": "text"}, {"a..b": "text"}),
+    ("checkpoint", "spec/values", {"a": 0.5}, {"a": [0.5]}),
     ("aggregate report", "spec/n_clients", 0, -1),
     ("aggregate report", "spec/clients/0/client", "a", " a"),
     ("aggregate report", "spec/clients/0/update", DIGEST, "x"),
@@ -385,7 +409,7 @@ def test_what_is_no_version_is_refused(version):
 
 @pytest.mark.parametrize("kind", ["masters", "", "Master", None, 1, ["master"], "header"])
 def test_another_kind_is_refused_with_the_kinds_that_there_are(kind):
-    with pytest.raises(ArtifactError, match="master, proxy, base, package, update, state, report"):
+    with pytest.raises(ArtifactError, match="master, proxy, base, package, update, state, checkpoint, report"):
         decode({**PLAIN["update"], "kind": kind})
 
 

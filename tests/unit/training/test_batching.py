@@ -43,7 +43,9 @@ def adapted_on(folder, task):
 
 
 def gradient(model, task, examples, batching):
-    found = MeanGradient(model, task, TrainSpec(steps=1, max_grad_norm=0.0), batch_maker(batching, model, task))
+    found = MeanGradient(
+        model, task, TrainSpec(steps=1, max_grad_norm=0.0), make_batches=batch_maker(batching, model, task)
+    )
     made = found.compute([examples[:5], examples[5:]])
     return made.loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters.values()])
 
