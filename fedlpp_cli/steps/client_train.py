@@ -1,8 +1,9 @@
 """`client-train`: a package and private data become an update, and what rounding took from it the client's state."""
 
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,22 +11,20 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.models.out_of_memory import memory_errors
+from fedlpp_cli.processes import process_number
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec, TrainPlan
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.client_state import read_residual
-from fedlpp_cli.steps.inputs import RefLike, choose_device
-from fedlpp_cli.steps.local_training import (
-    check_addressee,
-    open_adapted,
-    open_round,
-    open_task,
-    train_update,
-    write_update,
-)
+from fedlpp_cli.steps.computing import choose_for, open_chosen, plan_training, told, tried
+from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.local_training import check_addressee, open_round, open_task, train_update, write_update
 from fedlpp_cli.steps.packages import OpenPackage, open_package
 from fedlpp_cli.tasks.data import Data, load_data
+from fedlpp_cli.training.processes import joined
 from fedlpp_cli.training.schedule import n_steps
 
 _CONFIDENTIAL: Final = "an update gives away what it was trained on"
@@ -35,6 +34,7 @@ class TrainResult(Record, frozen=True, kw_only=True):
     """What `client-train` made; with `dry_run` what it would do, and `sha256` and `metrics` are None.
 
     `bits_per_parameter` and `n_bytes` count what is sent, codes and scales. `state`: where the new state lies.
+    `compute`: how it was, or would be, computed. `plan`: with `dry_run`, what it would take.
     """
 
     path: str
@@ -52,6 +52,8 @@ class TrainResult(Record, frozen=True, kw_only=True):
     bits_per_parameter: float
     metrics: TrainMetrics | None
     state: str | None
+    compute: ComputeChoice
+    plan: TrainPlan | None
 
 
 def client_train(
@@ -66,6 +68,7 @@ def client_train(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     device: str = "auto",
+    compute: ComputeSpec | None = None,
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -86,9 +89,10 @@ def client_train(
         state_out: where the new state goes: a path of the client's.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "split" over all GPUs.
+        compute: how to compute; chosen from the machine where nothing is asked for.
         force: replace an existing update, and an existing state.
-        dry_run: read and check everything, say what would be done, train nothing.
+        dry_run: read and check everything, say what would be done and what it takes, write nothing.
         on_progress: told what is going on.
 
     Raises:
@@ -98,13 +102,11 @@ def client_train(
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
+        MemoryLimitError: memory ran out; nothing is written.
         SecrecyError: an update for a public repository, a state for the Hub.
     """
-    title = f"Update of {client}"
-    with (
-        store.destination(parse_ref(out), message=title, force=force, confidential=_CONFIDENTIAL) as place,
-        ExitStack() as files,
-    ):
+    wish = compute or ComputeSpec()
+    with _destination(parse_ref(out), client, force=force) as place, ExitStack() as files:
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
         opened = open_package(package)
         files.callback(opened.proxy.close)
@@ -115,14 +117,35 @@ def client_train(
         folder = opened.base_folder(base)
         task = open_task(opened, folder, columns or {})
         rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
-        if dry_run:
-            return _result(opened, client, rows, path=str(out), state=state_path)
-        on_progress("opening base model", 0, 0)
-        local = open_round(opened, task, open_adapted(opened, folder, choose_device(device)))
-        trained = train_update(local, client, rows.examples, residual, on_progress)
-        sha256 = write_update(place.path, state_path, trained, force=force)
-    metrics = trained.header.spec.metrics
-    return _result(opened, client, rows, path=str(place.written), sha256=sha256, metrics=metrics, state=state_path)
+        longest = max(len(example.input_ids) for example in rows.examples)
+        choice = choose_for(opened, folder, wish, device=device, max_length=longest)
+        plan = plan_training(opened, folder, choice, rows.examples, client) if dry_run else None
+        if plan is not None and not wish.trial_steps:
+            return _result(opened, client, rows, choice, path=str(out), state=state_path, plan=plan)
+        share = files.enter_context(joined(choice.device, wish.micro_batch))
+        on_progress(told(choice), 0, 0)
+        adapted, choice = open_chosen(opened, folder, choice)
+        local = open_round(opened, task, adapted, share)
+        if plan is not None:
+            on_progress("trying steps", 0, 0)
+            plan = tried(plan, local, choice, rows.examples, client, n_trials=wish.trial_steps)
+            return _result(opened, client, rows, choice, path=str(out), state=state_path, plan=plan)
+        with memory_errors(choice, doing="training", batch_size=manifest.spec.train.batch_size):
+            trained = train_update(local, client, rows.examples, residual, on_progress)
+        sha256 = None if share.rank else write_update(place.path, state_path, trained, force=force)
+    metrics, path = trained.header.spec.metrics, str(place.written)
+    return _result(opened, client, rows, choice, path=path, sha256=sha256, metrics=metrics, state=state_path)
+
+
+@contextmanager
+def _destination(ref: Ref, client: str, *, force: bool) -> Iterator[store.Destination]:
+    """Where the update goes. Of several processes only the first has a place, and writes."""
+    if process_number():
+        yield store.Destination(Path(os.devnull), ref)
+        return
+    title = f"Update of {client}"
+    with store.destination(ref, message=title, force=force, confidential=_CONFIDENTIAL) as place:
+        yield place
 
 
 def _state_path(files: ExitStack, ref: Ref, update: Path, *, force: bool) -> Path:
@@ -137,11 +160,13 @@ def _result(
     opened: OpenPackage,
     client: str,
     rows: Data,
+    choice: ComputeChoice,
     *,
     path: str,
     sha256: str | None = None,
     metrics: TrainMetrics | None = None,
     state: Path | None = None,
+    plan: TrainPlan | None = None,
 ) -> TrainResult:
     shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -162,4 +187,6 @@ def _result(
         bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
         metrics=metrics,
         state=None if state is None else str(state),
+        compute=choice,
+        plan=plan,
     )

@@ -13,7 +13,7 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.models.open_model import open_model, open_tokenizer
+from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader, UpdateSpec
@@ -25,20 +25,23 @@ from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
 from fedlpp_cli.training.gates import check_update
+from fedlpp_cli.training.gradients import WHOLE
 from fedlpp_cli.training.loop import TrainedRun, train
+from fedlpp_cli.training.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRound:
     """What all clients of a round have in common. `start`: what the proxy says of each component, float32.
 
-    The model is trained in place, and is set to `start` for each client.
+    The model is trained in place, and is set to `start` for each client. `share`: what of each batch is done here.
     """
 
     package: OpenPackage
     task: Task
     adapted: AdaptedModel
     start: Mapping[str, Tensor]
+    share: Share = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +62,14 @@ def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) ->
     return task_for(package.proxy.header.spec.model.task, open_tokenizer(folder), columns)
 
 
-def open_adapted(package: OpenPackage, folder: Path, device: str) -> AdaptedModel:
-    """The base model in the folder, with the package's adapter on it; the adapter's values are anything.
-
-    Raises:
-        ModelError: it cannot be opened, or has no such layers.
-    """
-    spec, compute = package.proxy.header.spec.model, package.folder.header.spec.train.compute
-    base = open_model(folder, spec.task, compute=compute, device=device).model
-    return AdaptedModel(base, spec.lora, compute=compute)
-
-
-def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel) -> LocalRound:
+def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel, share: Share = WHOLE) -> LocalRound:
     """Read the proxy.
 
     Raises:
         ArtifactError: parts of a component that do not fit together.
     """
     start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
-    return LocalRound(package, task, adapted, start)
+    return LocalRound(package, task, adapted, start, share)
 
 
 def check_addressee(package: OpenPackage, client: str) -> None:
@@ -119,6 +111,7 @@ def train_update(
         examples,
         manifest.spec.train,
         labels=(manifest.federation, manifest.round, client),
+        share=opened.share,
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
     )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}

@@ -16,7 +16,8 @@ def check_loss(loss: float, step: int) -> None:
     """
     if not math.isfinite(loss):
         raise GateError(
-            f"the loss is {loss} at step {step}; nothing was written", hint="a lower --learning-rate, or --compute fp32"
+            f"the loss is {loss} at step {step}; nothing was written",
+            hint="a lower --learning-rate, or --compute dense-fp32",
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import nn
@@ -11,9 +11,12 @@ from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.proximal import ProximalTerm
+from fedlpp_cli.training.shares import Share
 
 # Examples that go through the model together, and those of one step.
 Chosen = Sequence[Example]
+
+WHOLE: Final = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,17 @@ class MeanGradient:
     FedProx's term is part of what is clipped, and no part of the loss.
     """
 
-    def __init__(self, adapted: AdaptedModel, task: Task, spec: TrainSpec) -> None:
-        """Note where the adapter is now: FedProx holds it near there."""
-        self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
+    def __init__(self, adapted: AdaptedModel, task: Task, spec: TrainSpec, share: Share = WHOLE) -> None:
+        """Note where the adapter is now: FedProx holds it near there. `share`: what of each batch is done here."""
+        self._adapted, self._task, self._max_norm, self._share = adapted, task, spec.max_grad_norm, share
         self._parameters = list(adapted.parameters.values())
         self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """Forward and backward, a batch at a time."""
-        collated = [self._task.collate(examples) for examples in batches]
-        n_targets = sum(self._task.n_targets(batch["labels"]) for batch in collated)
+        parts = (part for examples in batches for part in self._share.parts(examples))
+        collated = [self._task.collate(part) for part in parts]
+        n_targets = self._share.sum_count(sum(self._task.n_targets(batch["labels"]) for batch in collated))
         for parameter in self._parameters:
             parameter.grad = None
         loss = 0.0
@@ -60,6 +64,7 @@ class MeanGradient:
             part = self._task.loss(self._adapted.logits(batch), labels) / n_targets
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
+        loss = self._share.sum_gradients(self._parameters, loss)
         self._proximal.add_gradient()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm or torch.inf)
         return StepGradient(loss, norm.item())

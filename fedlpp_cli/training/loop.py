@@ -12,9 +12,10 @@ from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import check_loss
-from fedlpp_cli.training.gradients import Gradient, MeanGradient
+from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
+from fedlpp_cli.training.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +121,17 @@ def train(
     spec: TrainSpec,
     *,
     labels: tuple[object, ...],
+    share: Share = WHOLE,
     on_step: OnStep = lambda done: None,
 ) -> TrainedRun:
     """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
 
     Order of examples and dropout depend on `labels` and nothing else. The process's generators are given back as they
-    were.
+    were. `share`: what of each batch is done here.
     """
-    with seeded(labels):
-        return Training(adapted, task, examples, spec, labels=labels).run(on_step)
+    with seeded((*labels, *share.stream)):
+        gradient = MeanGradient(adapted, task, spec, share)
+        return Training(adapted, task, examples, spec, labels=labels, gradient=gradient).run(on_step)
 
 
 @contextlib.contextmanager

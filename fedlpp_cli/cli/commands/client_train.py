@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import compute_options as c
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
@@ -55,10 +56,14 @@ def client_train(
     state_out: StateOutOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
-    device: o.DeviceOpt = "auto",
+    device: c.TrainDeviceOpt = "auto",
+    compute: c.ComputeOpt = "auto",
+    gradient_checkpointing: c.CheckpointingOpt = False,
+    micro_batch: c.MicroBatchOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
+    trial_steps: c.TrialStepsOpt = 3,
 ) -> Record:
     """Train on your own data: package + data -> update, which is sent back.
 
@@ -85,6 +90,7 @@ def client_train(
         columns=columns_of(settings, column),
         split=split,
         device=device,
+        compute=c.compute_spec(compute, gradient_checkpointing, micro_batch, trial_steps),
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,
