@@ -25,7 +25,7 @@ DATA_KEYS = {
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
-        "bits_per_parameter metrics state"
+        "bits_per_parameter metrics state compute plan"
     ),
     "aggregate": (
         "path sha256 report federation round aggregate optimizer_steps median_change n_clients n_examples clients "
