@@ -10,6 +10,7 @@ import torch
 from support.forge import read_all, sha256_of
 from support.parties import Federation
 
+from fedlpp_cli import client_train
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.compute import ComputeSpec
 
@@ -19,8 +20,6 @@ TOLERANCE = 1e-5
 
 
 def train(federation, out, **options):
-    from fedlpp_cli import client_train
-
     where = {"client": "a", "data": federation.data("a"), "device": "cpu"}
     where["base"] = None if federation.private_base else federation.base
     return client_train(federation.package(0), out=out, **where, **options)
@@ -85,12 +84,9 @@ def test_a_dry_run_without_steps_opens_no_model(played, tmp_path):
 
 
 def test_gpus_that_are_not_there(played, tmp_path):
+    where = {"client": "a", "data": played.data("a"), "base": played.base}
     with pytest.raises(UsageError, match="--device split: torch sees 0 GPUs here"):
-        from fedlpp_cli import client_train
-
-        client_train(
-            played.package(0), client="a", data=played.data("a"), base=played.base, out=tmp_path / "o", device="split"
-        )
+        client_train(played.package(0), out=tmp_path / "o", device="split", **where)
 
 
 def test_two_processes_make_the_update_of_one_and_the_same_one_twice(played, tmp_path):
