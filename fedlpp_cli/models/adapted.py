@@ -64,6 +64,9 @@ class AdaptedModel:
         # The other kind, reentrant, has no gradient where a layer's inputs need none, as behind frozen embeddings.
         with quiet_libraries():  # they will call it otherwise
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers lets the embeddings' output need a gradient, which only the reentrant kind has a use for: it
+            # would be work below the first adapter.
+            self.model.disable_input_require_grads()
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the model says to a batch of `input_ids`, `attention_mask` and the like, on its own device."""
