@@ -182,6 +182,13 @@ class OutputError(FedlppError):
     code = "output"
 
 
+class MemoryLimitError(FedlppError):
+    """Memory, the machine's or a GPU's, was not enough; nothing was written."""
+
+    exit_code = 11
+    code = "out-of-memory"
+
+
 class HubError(FedlppError):
     """The Hub cannot be reached, or refuses; nothing was written there."""
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from fedlpp_cli.cli.screen import Screen, on_screen
 from fedlpp_cli.errors import FedlppError, InterruptedRunError, UsageError
+from fedlpp_cli.processes import process_number
 from fedlpp_cli.records.record import Record
 
 DEBUG: Final = "FEDLPP_DEBUG"
@@ -59,7 +60,7 @@ def command(app: typer.Typer, name: str, *, panel: str) -> Callable[[Callable[..
     def register(function: Callable[..., Record]) -> Callable[..., Record]:
         @functools.wraps(function)
         def run(json: bool, quiet: bool, **options: Any) -> None:
-            screen = Screen(name, as_json=json, quiet=quiet)
+            screen = Screen(name, as_json=json, quiet=quiet, process=process_number())
             try:
                 with on_screen(screen):
                     result = function(**options)

@@ -33,15 +33,18 @@ _screen: ContextVar["Screen"] = ContextVar("screen")
 
 @dataclass(slots=True)
 class Screen:
-    """How one command talks."""
+    """How one command talks. Of several processes that do one thing together only the first, 0, tells how it went."""
 
     command: str
     as_json: bool = False
     quiet: bool = False
+    process: int = 0
     progress: Progress = field(default=silent)
 
     def show(self, result: Record) -> None:
         """Tell what a command found or made."""
+        if self.process:
+            return
         if self.as_json:
             print(envelope(self.command, result))
             return
@@ -51,9 +54,10 @@ class Screen:
 
     def show_error(self, error: FedlppError) -> None:
         """Tell what went wrong, in one line and one more for the way out."""
-        if self.as_json:
+        if self.as_json and not self.process:
             print(error_envelope(self.command, error))
-        print(f"error: {printable(str(error), keep_lines=True)}", file=sys.stderr)
+        which = f"process {self.process}: " if self.process else ""
+        print(f"{which}error: {printable(str(error), keep_lines=True)}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {printable(error.hint)}", file=sys.stderr)
 
@@ -63,7 +67,7 @@ def on_screen(screen: Screen) -> Iterator[None]:
     """Send progress to this screen in the body, as bars if anybody can see them."""
     token = _screen.set(screen)
     try:
-        if screen.as_json or screen.quiet or not sys.stderr.isatty():
+        if screen.as_json or screen.quiet or screen.process or not sys.stderr.isatty():
             yield
         else:
             with _bars() as screen.progress:

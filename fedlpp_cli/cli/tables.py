@@ -8,6 +8,7 @@ from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
+from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.simulation_tables import simulation
 
@@ -85,7 +86,10 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("data", f"{result.n_examples} examples{cut}"),
         ("training", _train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
+        ("compute", compute_text(result.compute)),
     ]
+    if result.plan is not None:
+        rows += plan_rows(result.plan, result.compute)
     if result.metrics is not None:
         metrics = result.metrics
         rows += [

@@ -12,28 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from fedlpp_cli.models.adapted import AdaptedModel
+from fedlpp_cli.models.out_of_memory import memory_errors
 from fedlpp_cli.progress import Progress
+from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec
 from fedlpp_cli.steps.client_state import ClientState
-from fedlpp_cli.steps.inputs import RefLike, choose_device
-from fedlpp_cli.steps.local_training import LocalRound, TrainedUpdate, open_adapted, open_round, open_task, train_update
+from fedlpp_cli.steps.computing import choose_for, open_chosen, told
+from fedlpp_cli.steps.inputs import RefLike
+from fedlpp_cli.steps.local_training import LocalRound, TrainedUpdate, open_round, open_task, train_update
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.training.shares import Share
 
 
 class Resident:
     """Opens the model with the first package, and again only if a later one asks for another model."""
 
-    def __init__(self, base: RefLike | None, columns: Mapping[str, str], device: str) -> None:
+    def __init__(
+        self, base: RefLike | None, columns: Mapping[str, str], device: str, compute: ComputeSpec | None = None
+    ) -> None:
         """Open nothing yet.
 
         Args:
             base: where a public base lies; a private one is in the packages.
             columns: field name to column name, where the data calls them otherwise.
-            device: "auto", "cpu" or "cuda".
+            device: "auto", "cpu", "cuda" or "split".
+            compute: how to compute; chosen from the machine where nothing is asked for.
         """
+        self._compute = compute or ComputeSpec()
         self._base, self._columns, self._device = base, columns, device
         self._key: object = None
-        self._opened: tuple[Task, AdaptedModel, ModuleState] | None = None
+        self._opened: tuple[Task, AdaptedModel, ModuleState, ComputeChoice] | None = None
 
     def open_round(self, package: OpenPackage, on_progress: Progress) -> LocalRound:
         """The package's round, on the resident model.
@@ -50,11 +58,14 @@ class Resident:
             on_progress("checking base model", 0, 0)
             folder = package.base_folder(self._base)
             task = open_task(package, folder, self._columns)
-            on_progress("opening base model", 0, 0)
-            adapted = open_adapted(package, folder, choose_device(self._device))
-            self._opened = task, adapted, ModuleState(adapted.model)
-        task, adapted, _ = self._opened
-        return open_round(package, task, adapted)
+            # Clients' data are not known yet: the task's length is the longest that a text can have.
+            choice = choose_for(package, folder, self._compute, device=self._device, max_length=task.spec.max_length)
+            on_progress(told(choice), 0, 0)
+            adapted, choice = open_chosen(package, folder, choice)
+            self._opened = task, adapted, ModuleState(adapted.model), choice
+        task, adapted, _, _ = self._opened
+        share = Share(self._compute.micro_batch)
+        return open_round(package, task, adapted, share=share, batching=self._compute.batching)
 
     def train(
         self,
@@ -64,10 +75,16 @@ class Resident:
         state: ClientState | None,
         on_progress: Progress,
     ) -> TrainedUpdate:
-        """As `train_update`, from the state in which the model was opened."""
-        if self._opened is not None:
-            self._opened[2].restore()
-        return train_update(local, client, examples, state, on_progress)
+        """As `train_update`, from the state in which the model was opened.
+
+        Raises:
+            MemoryLimitError: memory ran out.
+        """
+        assert self._opened is not None  # noqa: S101  # `local` came from `open_round`
+        _, _, modules, choice = self._opened
+        modules.restore()
+        with memory_errors(choice, doing="training", batch_size=local.package.folder.header.spec.train.batch_size):
+            return train_update(local, client, examples, state, on_progress)
 
 
 class ModuleState:

@@ -20,6 +20,7 @@ from fedlpp_cli.engines.roles import assign_roles
 from fedlpp_cli.engines.rounds import SimulatedRound, Simulation
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.compute import ComputeSpec
 from fedlpp_cli.records.headers import MasterHeader
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
@@ -43,7 +44,7 @@ class SimulateResult(Record, frozen=True, kw_only=True):
     attack: AttackSpec | None
 
 
-def simulate(
+def simulate(  # noqa: PLR0913  # a step has as many settings as its command has options
     federation: FederationSpec,
     clients: Mapping[str, RefLike] | Cut,
     *,
@@ -57,6 +58,7 @@ def simulate(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     device: str = "auto",
+    compute: ComputeSpec | None = None,
     dry_run: bool = False,
     on_progress: Progress = silent,
 ) -> SimulateResult:
@@ -75,7 +77,8 @@ def simulate(
         ledger: the file that notes what was released; None for the run folder's own.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "split" over all GPUs.
+        compute: how clients compute; chosen from the machine where nothing is asked for.
         dry_run: read everything and say what would be done, write nothing.
         on_progress: told what is going on.
 
@@ -117,7 +120,7 @@ def simulate(
         run=run,
         federation=federation,
         source=clients,
-        resident=Resident(federation.base, columns or {}, device),
+        resident=Resident(federation.base, columns or {}, device, compute),
         clients_per_round=clients_per_round,
         keep_updates=keep_updates,
         keep_state=keep_state,

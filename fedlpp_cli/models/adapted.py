@@ -51,6 +51,23 @@ class AdaptedModel:
             found[name].requires_grad_(True)
             self.parameters[name] = found[name]
 
+    def checkpoint_gradients(self) -> None:
+        """From now on compute a layer's activations again in the backward pass instead of keeping them.
+
+        Dropout draws the same again: gradients are those of a training without.
+
+        Raises:
+            ModelError: an architecture that transformers cannot do this for.
+        """
+        if not self.model.supports_gradient_checkpointing:
+            raise ModelError(f"a {self.model.config.model_type} model has no gradient checkpointing")
+        # The other kind, reentrant, has no gradient where a layer's inputs need none, as behind frozen embeddings.
+        with quiet_libraries():  # they will call it otherwise
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers lets the embeddings' output need a gradient, which only the reentrant kind has a use for: it
+            # would be work below the first adapter.
+            self.model.disable_input_require_grads()
+
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the model says to a batch of `input_ids`, `attention_mask` and the like, on its own device."""
         inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}

@@ -1,8 +1,10 @@
 """`client-train`: a package and private data become an update, and the state that the client keeps for the next one."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,18 +12,22 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.models.out_of_memory import memory_errors
+from fedlpp_cli.processes import process_number
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec, TrainPlan
 from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
-from fedlpp_cli.records.specs import Batching, QuantSpec, TrainMetrics, TrainSpec
+from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.checkpoints import Checkpointing, Checkpoints, identity_of
 from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
-from fedlpp_cli.steps.client_state import read_state
-from fedlpp_cli.steps.inputs import RefLike, choose_device
+from fedlpp_cli.steps.client_state import ClientState, read_state
+from fedlpp_cli.steps.computing import choose_for, open_chosen, plan_training, told, tried
+from fedlpp_cli.steps.inputs import RefLike
 from fedlpp_cli.steps.local_training import (
+    TrainedUpdate,
     check_addressee,
-    open_adapted,
     open_round,
     open_task,
     train_update,
@@ -30,6 +36,7 @@ from fedlpp_cli.steps.local_training import (
 from fedlpp_cli.steps.packages import OpenPackage, open_package
 from fedlpp_cli.tasks.data import Data, load_data
 from fedlpp_cli.training.loop import Watch
+from fedlpp_cli.training.processes import joined
 from fedlpp_cli.training.schedule import n_steps
 
 _CONFIDENTIAL: Final = "an update gives away what it was trained on"
@@ -39,7 +46,8 @@ class TrainResult(Record, frozen=True, kw_only=True):
     """What `client-train` made; with `dry_run` what it would do, and `sha256` and `metrics` are None.
 
     `bits_per_parameter` and `n_bytes` count what is sent, codes and scales. `state`: where the new state lies.
-    `resumed_from`: the step of the checkpoint that it went on from, None for none. `warnings`: to read before sending.
+    `compute`: how it was, or would be, computed. `plan`: with `dry_run`, what it would take. `resumed_from`: the step
+    of the checkpoint that it went on from, None for none. `warnings`: to read before sending.
     """
 
     path: str
@@ -57,8 +65,10 @@ class TrainResult(Record, frozen=True, kw_only=True):
     bits_per_parameter: float
     metrics: TrainMetrics | None
     state: str | None
-    resumed_from: int | None = None
-    warnings: tuple[str, ...] = ()
+    compute: ComputeChoice
+    plan: TrainPlan | None
+    resumed_from: int | None
+    warnings: tuple[str, ...]
 
 
 def client_train(  # noqa: PLR0913  # a step has as many settings as its command has options
@@ -74,7 +84,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
     split: str | None = None,
     device: str = "auto",
     policy: ClientPolicy | None = None,
-    batching: Batching = "auto",
+    compute: ComputeSpec | None = None,
     checkpoint: Checkpointing | None = None,
     watches: Sequence[Watch] = (),
     force: bool = False,
@@ -98,13 +108,13 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         state_out: where the new state goes: a path of the client's.
         columns: field name to column name, where the data calls them otherwise.
         split: of a data set that has several.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "split" over all GPUs.
         policy: what the client allows; None for anything.
-        batching: how examples go through the model (`training/batching.py`).
+        compute: how to compute; chosen from the machine where nothing is asked for.
         checkpoint: keep how far the training is, and go on from what was kept before.
         watches: go along with the training, such as `steps/step_logs.py`.
         force: replace an existing update, and an existing state.
-        dry_run: read and check everything, say what would be done, train nothing.
+        dry_run: read and check everything, say what would be done and what it takes, write nothing.
         on_progress: told what is going on.
 
     Raises:
@@ -117,54 +127,86 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         GateError: a training that went wrong; nothing is written.
         InterruptedRunError: Ctrl-C with a checkpoint, which holds all steps that were made.
         PolicyError: a package that asks for more than the policy allows.
+        MemoryLimitError: memory ran out; nothing is written.
         SecrecyError: an update for a public repository, a state or a checkpoint for the Hub.
     """
-    title = f"Update of {client}"
-    with (
-        store.destination(parse_ref(out), message=title, force=force, confidential=_CONFIDENTIAL) as place,
-        ExitStack() as files,
-    ):
+    wish, limits = compute or ComputeSpec(), policy or ClientPolicy()
+    with _destination(parse_ref(out), client, force=force) as place, ExitStack() as files:
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
         others = {"--out": place.path, "--state-out": state_path, "--state": state, "--data": data}
         kept = None if checkpoint is None else Checkpoints(checkpoint, others, on_progress)
-        opened = open_package(package)
-        files.callback(opened.proxy.close)
+        opened = _open_allowed(files, package, client, limits)
         manifest = opened.folder.header
-        check_addressee(opened, client)
-        check_policy(policy or ClientPolicy(), opened)
-        check_privacy(policy or ClientPolicy(), opened, None)
         _check_kept(opened, state_path)
         before = None if state is None else read_state(state, manifest, opened.proxy.header.spec, client=client)
         on_progress("checking base model", 0, 0)
         folder = opened.base_folder(base)
         task = open_task(opened, folder, columns or {})
         rows = load_data(parse_ref(data), task, columns=columns or {}, split=split, on_progress=on_progress)
-        check_length(policy or ClientPolicy(), opened, len(rows.examples))
-        device = choose_device(device)
+        check_length(limits, opened, len(rows.examples))
+        longest = max(len(example.input_ids) for example in rows.examples)
+        choice = choose_for(opened, folder, wish, device=device, max_length=longest)
         if kept is not None:
-            setup = {"batching": batching, **({"state": before.sha256} if before and before.sha256 else {})}
-            kept.open(opened, identity_of(client, manifest.spec.train, rows.examples, device=device, **setup))
+            kept.open(opened, identity_of(client, manifest.spec.train, rows.examples, **_setup(choice, wish, before)))
             watches = (kept.watch, *watches)
-        resumed_from = None if kept is None else kept.resumed_from
-        if dry_run:
-            return _result(opened, client, rows, path=str(out), state=state_path, resumed_from=resumed_from)
-        on_progress("opening base model", 0, 0)
-        local = open_round(opened, task, open_adapted(opened, folder, device), batching=batching)
-        trained = train_update(local, client, rows.examples, before, on_progress, watches)
-        sha256 = write_update(place.path, state_path, trained, force=force)
+        told_of = partial(
+            _result, opened, client, rows, state=state_path, resumed_from=None if kept is None else kept.resumed_from
+        )
+        plan = plan_training(opened, folder, choice, rows.examples, client) if dry_run else None
+        if plan is not None and not wish.trial_steps:
+            return told_of(choice, path=str(out), plan=plan)
+        share = files.enter_context(joined(choice.device, wish.micro_batch))
+        on_progress(told(choice), 0, 0)
+        adapted, choice = open_chosen(opened, folder, choice)
+        local = open_round(opened, task, adapted, share=share, batching=wish.batching)
+        if plan is not None:
+            on_progress("trying steps", 0, 0)
+            plan = tried(plan, local, choice, rows.examples, client, wish)
+            return told_of(choice, path=str(out), plan=plan)
+        with memory_errors(choice, doing="training", batch_size=manifest.spec.train.batch_size):
+            trained = train_update(local, client, rows.examples, before, on_progress, () if share.rank else watches)
+        sha256 = None if share.rank else write_update(place.path, state_path, trained, force=force)
     if kept is not None:
         kept.remove()
-    return _result(
-        opened,
-        client,
-        rows,
-        path=str(place.written),
-        sha256=sha256,
-        metrics=trained.header.spec.metrics,
-        state=state_path,
-        resumed_from=resumed_from,
-        warnings=trained.warnings,
-    )
+    return told_of(choice, path=str(place.written), sha256=sha256, trained=trained)
+
+
+@contextmanager
+def _destination(ref: Ref, client: str, *, force: bool) -> Iterator[store.Destination]:
+    """Where the update goes. Of several processes only the first has a place, and writes."""
+    if process_number():
+        yield store.Destination(Path(os.devnull), ref)
+        return
+    title = f"Update of {client}"
+    with store.destination(ref, message=title, force=force, confidential=_CONFIDENTIAL) as place:
+        yield place
+
+
+def _open_allowed(files: ExitStack, package: RefLike, client: str, limits: ClientPolicy) -> OpenPackage:
+    """The package, known to be for this client and to ask for no more than it allows."""
+    opened = open_package(package)
+    files.callback(opened.proxy.close)
+    check_addressee(opened, client)
+    check_policy(limits, opened)
+    check_privacy(limits, opened, None)
+    return opened
+
+
+def _setup(choice: ComputeChoice, wish: ComputeSpec, before: ClientState | None) -> dict[str, str]:
+    """What the numbers of a training depend on, beside package and data.
+
+    Raises:
+        UsageError: several processes, of which a checkpoint would hold one.
+    """
+    if choice.n_processes > 1:
+        raise UsageError(f"--checkpoint goes with one process, these are {choice.n_processes}")
+    return {
+        "device": choice.device,
+        "compute": choice.backend,
+        "batching": wish.batching,
+        "micro_batch": str(choice.micro_batch or "whole"),
+        **({"state": before.sha256} if before is not None and before.sha256 else {}),
+    }
 
 
 def _state_path(files: ExitStack, ref: Ref, update: Path, *, force: bool) -> Path:
@@ -187,13 +229,14 @@ def _result(
     opened: OpenPackage,
     client: str,
     rows: Data,
+    choice: ComputeChoice,
     *,
     path: str,
     sha256: str | None = None,
-    metrics: TrainMetrics | None = None,
+    trained: TrainedUpdate | None = None,
     state: Path | None = None,
+    plan: TrainPlan | None = None,
     resumed_from: int | None = None,
-    warnings: tuple[str, ...] = (),
 ) -> TrainResult:
     shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -212,8 +255,10 @@ def _result(
         n_parameters=n_parameters,
         n_bytes=n_bytes,
         bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
-        metrics=metrics,
+        metrics=None if trained is None else trained.header.spec.metrics,
         state=None if state is None else str(state),
+        compute=choice,
+        plan=plan,
         resumed_from=resumed_from,
-        warnings=warnings,
+        warnings=() if trained is None else trained.warnings,
     )

@@ -60,13 +60,15 @@ def public_base_folder(spec: BaseSpec, base: RefLike | None) -> Path:
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the GPU where there is one.
+    """`auto` is the GPU where there is one, `split` is all GPUs together.
 
     Raises:
         UsageError: a device that torch does not have.
     """
     import torch
 
+    if device == "split" and torch.cuda.device_count() < 2:
+        raise UsageError(f"--device split: torch sees {torch.cuda.device_count()} GPUs here, two are needed")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():

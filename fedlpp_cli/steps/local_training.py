@@ -13,7 +13,7 @@ from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.models.open_model import open_model, open_tokenizer
+from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader, UpdateSpec
@@ -27,10 +27,11 @@ from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
 from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
-from fedlpp_cli.training.gradients import MeanGradient
+from fedlpp_cli.training.gradients import WHOLE, MeanGradient
 from fedlpp_cli.training.limits import check_fits
 from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
 from fedlpp_cli.training.schedule import learning_rate_sum
+from fedlpp_cli.training.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class LocalRound:
 
     `start`: what the proxy says of each component, float32; `control`: what it says of the owner's control variates,
     None in a proxy without. The model is trained in place, and is set to `start` for each client. `make_batches`: how
-    examples go through it.
+    examples go through it. `share`: what of each batch is done here.
     """
 
     package: OpenPackage
@@ -48,6 +49,7 @@ class LocalRound:
     start: Mapping[str, Tensor]
     control: Mapping[str, Tensor] | None
     make_batches: MakeBatches
+    share: Share = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,9 @@ def open_task(package: OpenPackage, folder: Path, columns: Mapping[str, str]) ->
     return task_for(package.proxy.header.spec.model.task, open_tokenizer(folder), columns)
 
 
-def open_adapted(package: OpenPackage, folder: Path, device: str) -> AdaptedModel:
-    """The base model in the folder, with the package's adapter on it; the adapter's values are anything.
-
-    Raises:
-        ModelError: it cannot be opened, or has no such layers.
-    """
-    spec, compute = package.proxy.header.spec.model, package.folder.header.spec.train.compute
-    base = open_model(folder, spec.task, compute=compute, device=device).model
-    return AdaptedModel(base, spec.lora, compute=compute)
-
-
-def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel, *, batching: Batching = "auto") -> LocalRound:
+def open_round(
+    package: OpenPackage, task: Task, adapted: AdaptedModel, *, share: Share = WHOLE, batching: Batching = "auto"
+) -> LocalRound:
     """Read the proxy, and find out how examples may go through the model.
 
     Raises:
@@ -93,7 +86,7 @@ def open_round(package: OpenPackage, task: Task, adapted: AdaptedModel, *, batch
     """
     start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
     control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
-    return LocalRound(package, task, adapted, start, control or None, batch_maker(batching, adapted, task))
+    return LocalRound(package, task, adapted, start, control or None, batch_maker(batching, adapted, task), share)
 
 
 def check_addressee(package: OpenPackage, client: str) -> None:
@@ -143,9 +136,11 @@ def train_update(
             opened.adapted,
             opened.task,
             manifest.spec.train,
+            share=opened.share,
             make_batches=opened.make_batches,
             corrections=corrections(own, opened.control),
         ),
+        share=opened.share,
         on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
         watches=watches,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import ControlVariates
 from fedlpp_cli.training.proximal import ProximalTerm
+from fedlpp_cli.training.shares import Share
 
 # Examples that go through the model together, and those of one step.
 Chosen = Sequence[Example]
+
+WHOLE: Final = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class MeanGradient:
         task: Task,
         spec: TrainSpec,
         *,
+        share: Share = WHOLE,
         make_batches: MakeBatches | None = None,
         corrections: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
@@ -60,10 +64,11 @@ class MeanGradient:
             adapted: the model.
             task: gives losses.
             spec: `max_grad_norm` and `proximal_mu`.
+            share: what of each batch is done here.
             make_batches: how examples go through the model; None for padded.
             corrections: what `ControlVariates` adds.
         """
-        self._adapted, self._task, self._max_norm = adapted, task, spec.max_grad_norm
+        self._adapted, self._task, self._max_norm, self._share = adapted, task, spec.max_grad_norm, share
         self._make_batches = make_batches or batch_maker("padded", adapted, task)
         self._parameters = list(adapted.parameters.values())
         self._proximal = ProximalTerm(self._parameters, spec.proximal_mu)
@@ -71,8 +76,9 @@ class MeanGradient:
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """Forward and backward, a batch at a time."""
-        collated = [batch for examples in batches for batch in self._make_batches(examples)]
-        n_targets = sum(self._task.n_targets(batch["labels"]) for batch in collated)
+        parts = (part for examples in batches for part in self._share.parts(examples))
+        collated = [batch for part in parts for batch in self._make_batches(part)]
+        n_targets = self._share.sum_count(sum(self._task.n_targets(batch["labels"]) for batch in collated))
         for parameter in self._parameters:
             parameter.grad = None
         loss = 0.0
@@ -81,6 +87,7 @@ class MeanGradient:
             part = self._task.loss(self._adapted.logits(batch), labels) / n_targets
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
+        loss = self._share.sum_gradients(self._parameters, loss)
         self._proximal.add_gradient()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm or torch.inf)
         self._control.correct_gradients()

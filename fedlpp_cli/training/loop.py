@@ -14,9 +14,10 @@ from fedlpp_cli.randomness import seed_for
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import LossGate, check_moved
-from fedlpp_cli.training.gradients import Gradient, MeanGradient
+from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
+from fedlpp_cli.training.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +135,17 @@ def train(
     *,
     labels: tuple[object, ...],
     gradient: Gradient | None = None,
+    share: Share = WHOLE,
     on_step: OnStep = lambda done: None,
     watches: Sequence[Watch] = (),
 ) -> TrainedRun:
     """Train the adapter in place, from the first step to the last; arguments and errors as `Training`.
 
     Order of examples and dropout depend on `labels` and nothing else. The process's generators are given back as they
-    were. Watches are entered in their order; of a step the last is told first, as the innermost.
+    were. Watches are entered in their order; of a step the last is told first, as the innermost. Processes that `share`
+    batches draw dropout of their own.
     """
-    with seeded(labels), ExitStack() as entered:
+    with seeded((*labels, *share.stream)), ExitStack() as entered:
         training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient)
         inner_first = [entered.enter_context(watch(training)) for watch in watches][::-1]
 

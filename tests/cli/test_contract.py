@@ -27,7 +27,7 @@ DATA_KEYS = {
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
-        "bits_per_parameter metrics state resumed_from warnings"
+        "bits_per_parameter metrics state compute plan resumed_from warnings"
     ),
     "aggregate": (
         "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients "

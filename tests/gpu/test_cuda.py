@@ -8,6 +8,7 @@ from support.tiny import prompt_rows, write_jsonl
 
 from fedlpp_cli import client_train, evaluate
 from fedlpp_cli.quantization.codec import MIN_COMPILED, decode, encode
+from fedlpp_cli.records.compute import ComputeSpec
 from fedlpp_cli.records.specs import LoraSpec, TrainSpec
 from fedlpp_cli.steps.checkpoints import Checkpointing
 
@@ -77,3 +78,21 @@ def test_scores_of_gpu_and_cpu_agree(played, tmp_path):
     assert [row.model for row in there] == [row.model for row in here]
     for one, other in zip(there, here, strict=True):
         assert one.scores["loss"] == pytest.approx(other.scores["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["dense-fp32", "dense-bf16", "bnb-4bit"])
+def test_every_way_to_compute_trains_on_a_gpu(played, tmp_path, backend):
+    wish = ComputeSpec(backend=backend, micro_batch=2, gradient_checkpointing=True)
+    where = {"client": "a", "data": played.data("a"), "base": played.base, "device": "cuda"}
+    plan = client_train(played.package(0), out=tmp_path / "out", compute=wish, dry_run=True, **where).plan
+    assert plan.memory_peak > 0
+    result = client_train(played.package(0), out=tmp_path / "out", compute=wish, **where)
+    assert (result.compute.backend, result.compute.device) == (backend, "cuda")
+    assert result.metrics.loss_last < result.metrics.loss_first
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_base_is_split_over_gpus(played, tmp_path):
+    where = {"client": "a", "data": played.data("a"), "base": played.base}
+    result = client_train(played.package(0), out=tmp_path / "out", device="split", **where)
+    assert result.metrics.loss_last < result.metrics.loss_first

@@ -12,7 +12,7 @@ import fedlpp_cli
 PACKAGE = Path(__file__).parents[2] / "fedlpp_cli"
 # A module may import from its own level's row and from rows above it in this table; see the design's levels.
 LEVELS = (
-    ("version", "errors", "progress", "rounding", "quiet", "randomness"),
+    ("version", "errors", "progress", "rounding", "quiet", "randomness", "processes"),
     ("canonical", "refs"),
     ("records",),
     ("quantization",),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedlpp_cli.cli import checkpoint_options as k
+from fedlpp_cli.cli import compute_options as c
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
@@ -13,7 +14,6 @@ from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.policy import read_policy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
-from fedlpp_cli.records.specs import Batching
 
 PackageArg = Annotated[
     str, typer.Argument(metavar="PACKAGE", help="What the owner sent: a folder, or hf://…", show_default=False)
@@ -57,10 +57,6 @@ PolicyOpt = Annotated[
         show_default=False,
     ),
 ]
-BatchingOpt = Annotated[
-    Batching,
-    typer.Option("--batching", help="How to save computing on padding: examples of like length together, or in a row."),
-]
 
 
 def client_train(
@@ -73,8 +69,11 @@ def client_train(
     state_out: StateOutOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
-    device: o.DeviceOpt = "auto",
-    batching: BatchingOpt = "auto",
+    device: c.TrainDeviceOpt = "auto",
+    compute: c.ComputeOpt = "auto",
+    batching: c.BatchingOpt = "auto",
+    gradient_checkpointing: c.CheckpointingOpt = False,
+    micro_batch: c.MicroBatchOpt = None,
     checkpoint: k.CheckpointOpt = None,
     checkpoint_every: k.CheckpointEveryOpt = None,
     force_restart: k.ForceRestartOpt = False,
@@ -83,6 +82,7 @@ def client_train(
     policy: PolicyOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
+    trial_steps: c.TrialStepsOpt = 3,
 ) -> Record:
     """Train on your own data: package + data -> update, which is sent back.
 
@@ -112,7 +112,7 @@ def client_train(
         split=split,
         device=device,
         policy=read_policy(policy),
-        batching=batching,
+        compute=c.compute_spec(compute, batching, gradient_checkpointing, micro_batch, trial_steps),
         checkpoint=k.checkpointing(checkpoint, checkpoint_every, restart=force_restart),
         watches=k.watches(log, force=force),
         force=force,

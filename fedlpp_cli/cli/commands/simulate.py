@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fedlpp_cli.cli import attack_options as a
+from fedlpp_cli.cli import compute_options as c
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
@@ -140,7 +141,11 @@ def simulate(
     seed: o.SeedOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
-    device: o.DeviceOpt = "auto",
+    device: c.TrainDeviceOpt = "auto",
+    compute: c.ComputeOpt = "auto",
+    batching: c.BatchingOpt = "auto",
+    gradient_checkpointing: c.CheckpointingOpt = False,
+    micro_batch: c.MicroBatchOpt = None,
     ledger: LedgerOpt = None,
     federation: o.FederationOpt = None,
     dry_run: o.DryRunOpt = False,
@@ -178,6 +183,7 @@ def simulate(
         columns=columns_of(settings, column),
         split=split,
         device=device,
+        compute=c.compute_spec(compute, batching, gradient_checkpointing, micro_batch),
         dry_run=dry_run,
         on_progress=on_progress,
     )
