@@ -52,6 +52,10 @@ class Task(Protocol):
         """Sum of a batch's losses, a float32 scalar."""
         ...
 
+    def example_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Each example's mean over its own targets, float32 `(B,)`: none depends on another example."""
+        ...
+
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """A `(B, T)` int64 tensor of the rows, filled up to the longest."""
