@@ -1,7 +1,7 @@
 """The gradients of single examples, of which a backward pass only gives the sum.
 
 For a linear layer the gradient of example n is `sum_t g_nt a_nt^T`: what came in, and the gradient of what went out.
-Both are there during the backward pass, and are caught by hooks. All that is trained in an adapter are linear layers: the
+Both are there during the backward pass, and are caught by hooks. All that an adapter trains are linear layers: the
 factors of LoRA, and heads. The products are of the factors' size, a rank wide, so they are kept as they are.
 """
 
@@ -62,7 +62,7 @@ class ExampleGradients:
     def _watch(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # A first pass without gradients, as of checkpointing, is seen again when it counts.
         if output.requires_grad:
-            output.register_hook(lambda gradient: self._catch(layer, inputs[0].detach(), gradient))
+            output.register_hook(lambda gradient: self._catch(layer, inputs[0].detach(), gradient))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _catch(self, layer: Any, entered: Tensor, gradient: Tensor) -> None:
