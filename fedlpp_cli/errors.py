@@ -155,6 +155,12 @@ class QuorumError(GateError):
     code = "gate-quorum"
 
 
+class BudgetError(GateError):
+    """Training would cost more of the data's privacy than its ledger allows."""
+
+    code = "gate-budget"
+
+
 class SecrecyError(FedlppError):
     """What was asked would put an owner's secret where clients can read it."""
 

@@ -14,18 +14,16 @@ A line is on disk before the package that it is about has its name. A crash in b
 that never was; releasing the same again is no second release and adds no line.
 """
 
-import contextlib
-import fcntl
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from fedlpp_cli import canonical
+from fedlpp_cli.artifact.ledger_file import append, locked
 from fedlpp_cli.artifact.regular import read_regular
-from fedlpp_cli.artifact.whole import fsync_folder, write_all
-from fedlpp_cli.errors import ArtifactError, FedlppError, InputError, OutputError, SecondReleaseError, UsageError
+from fedlpp_cli.artifact.whole import fsync_folder
+from fedlpp_cli.errors import ArtifactError, FedlppError, OutputError, SecondReleaseError, UsageError
 from fedlpp_cli.records.record import Digest, PositiveInt, Record, read_record, to_plain
 from fedlpp_cli.records.specs import QuantSpec
 
@@ -123,7 +121,7 @@ def record_releases(path: Path, releases: Sequence[Release]) -> None:
     """
     try:
         _make_folder(path.parent)
-        with _locked(path) as descriptor:
+        with locked(path) as descriptor:
             size = os.fstat(descriptor).st_size
             data = os.pread(descriptor, min(size, _MAX_BYTES + 1), 0)
             lines = b"".join(
@@ -131,7 +129,7 @@ def record_releases(path: Path, releases: Sequence[Release]) -> None:
                 for release in _new_among(releases, _parse(data, path), path)
             )
             is_open = data != b"" and not data.endswith(b"\n")  # by somebody's editor
-            _append(descriptor, b"\n" * (is_open and lines != b"") + lines, size)
+            append(descriptor, b"\n" * (is_open and lines != b"") + lines, size)
             fsync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})", hint=_ELSEWHERE) from None
@@ -182,45 +180,6 @@ def _parse_line(line: bytes, number: int, path: Path) -> Release:
             f"{source}: about is {raw.get('about')!r:.80}, one of {', '.join(map(str, _KINDS))} is needed"
         )
     return read_record(raw, kind, source=source, error=ArtifactError)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of the file at `path`, made if it is missing, that no other process has locked."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"{path}: not a regular file", hint="--ledger FILE")
-            # Without a lock two processes could release two images, so there is no way around it.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(path, descriptor):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the file is still the one under that name: an editor may have put another there meanwhile."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _append(descriptor: int, data: bytes, size: int) -> None:
-    """All of `data` behind the first `size` bytes and on disk, or none of it.
-
-    Also without anything new: whoever wrote the last line may have been killed before it was on disk.
-    """
-    try:
-        write_all(descriptor, data, size)
-        os.fsync(descriptor)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, size)
-        raise
 
 
 def _make_folder(folder: Path) -> None:

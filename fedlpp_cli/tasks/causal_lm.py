@@ -69,6 +69,13 @@ class CausalLM:
         predictions = logits[:, :-1].reshape(len(following), -1).float()
         return functional.cross_entropy(predictions, following, ignore_index=IGNORED, reduction="sum")
 
+    def example_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of each row's targets, `(B,)`."""
+        following = labels[:, 1:]
+        predictions = logits[:, :-1].float().transpose(1, 2)
+        losses = functional.cross_entropy(predictions, following, ignore_index=IGNORED, reduction="none")
+        return losses.sum(1) / (following != IGNORED).sum(1)
+
     def prompt_ids(self, row: Row) -> tuple[int, ...]:
         """Token ids of the prompt, with whatever the tokenizer starts a text with."""
         return self._without_end(self.tokenizer(field_text(row, "prompt", self.columns))["input_ids"])

@@ -61,6 +61,10 @@ class SeqCls:
         """Summed cross-entropy of logits `(B, C)` against `labels` `(B,)`."""
         return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
+    def example_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each text, `(B,)`."""
+        return functional.cross_entropy(logits.float(), labels, reduction="none")
+
     def _label(self, row: Row) -> int:
         value = field_value(row, "label", self.columns)
         if isinstance(value, str) and value in self.spec.labels:

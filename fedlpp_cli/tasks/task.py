@@ -55,6 +55,10 @@ class Task(Protocol):
         """Sum of a batch's losses, a float32 scalar."""
         ...
 
+    def example_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Each example's mean over its own targets, float32 `(B,)`: none depends on another example."""
+        ...
+
 
 def digest_of(examples: Iterable[Example]) -> str:
     """The sha256 of what a model is shown, in its order: equal rows of another file, or another format, give the same.

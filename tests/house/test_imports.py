@@ -18,7 +18,7 @@ LEVELS = (
     ("quantization",),
     ("artifact",),
     ("adapters",),
-    ("tasks", "models", "aggregation"),
+    ("tasks", "models", "aggregation", "privacy"),
     ("training", "evaluation"),
     ("steps",),
     ("engines",),

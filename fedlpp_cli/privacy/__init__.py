@@ -1,0 +1,1 @@
+"""What differential privacy needs beside a training: an accountant, a ledger, secret random streams."""
