@@ -202,7 +202,7 @@ def _setup(choice: ComputeChoice, wish: ComputeSpec, before: ClientState | None)
         raise UsageError(f"--checkpoint goes with one process, these are {choice.n_processes}")
     return {
         "device": choice.device,
-        "compute": choice.backend,
+        "backend": choice.backend,
         "batching": wish.batching,
         "micro_batch": str(choice.micro_batch or "whole"),
         **({"state": before.sha256} if before is not None and before.sha256 else {}),

@@ -10,10 +10,12 @@ packed      examples one behind the other in rows as long as the longest; for la
             from the places where positions start again.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
+from torch import nn
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.models.adapted import AdaptedModel
@@ -62,38 +64,55 @@ def buckets(examples: Sequence[Example], pass_cost: int) -> list[list[Example]]:
         examples: at least one.
         pass_cost: how many tokens a further bucket may save before it is made.
     """
-    ordered = sorted(examples, key=lambda example: -len(example.input_ids))
-    lengths = [len(example.input_ids) for example in ordered]
-    # best[i]: the least that examples from i on cost, and where their first bucket ends.
-    best: list[tuple[int, int]] = [(0, 0)] * (len(ordered) + 1)
-    for start in reversed(range(len(ordered))):
-        best[start] = min(
-            ((end - start) * lengths[start] + pass_cost + best[end][0], end)
-            for end in range(start + 1, len(ordered) + 1)
+    ordered = _by_length(examples)
+    # Where each length starts, and the end: it never pays to cut between examples of one length.
+    edges = [0, *(n for n in range(1, len(ordered)) if _length(ordered[n]) < _length(ordered[n - 1])), len(ordered)]
+    # best[i]: the least that examples from edge i on cost, and the edge where their first bucket ends.
+    best: list[tuple[int, int]] = [(0, 0)] * len(edges)
+    for first in reversed(range(len(edges) - 1)):
+        longest = _length(ordered[edges[first]])
+        best[first] = min(
+            ((edges[last] - edges[first]) * longest + pass_cost + best[last][0], last)
+            for last in range(first + 1, len(edges))
         )
-    found, start = [], 0
-    while start < len(ordered):
-        end = best[start][1]
-        found.append(ordered[start:end])
-        start = end
+    found, first = [], 0
+    while first < len(edges) - 1:
+        last = best[first][1]
+        found.append(ordered[edges[first] : edges[last]])
+        first = last
     return found
 
 
 def pack_rows(examples: Sequence[Example]) -> list[list[Example]]:
-    """Rows no longer than the longest example: each example, by falling length, goes into the first row with room."""
-    ordered = sorted(examples, key=lambda example: -len(example.input_ids))
+    """Rows no longer than the longest example: each example, by falling length, goes where the least room is left."""
+    ordered = _by_length(examples)
     rows: list[list[Example]] = []
-    room: list[int] = []
+    sizes: list[int] = []  # of room that some row has, ascending
+    with_room: dict[int, list[int]] = {}
     for example in ordered:
-        length = len(example.input_ids)
-        row = next((number for number, left in enumerate(room) if left >= length), None)
-        if row is None:
+        place = bisect_left(sizes, _length(example))
+        if place < len(sizes):
+            room = sizes[place]
+            row = with_room[room].pop()
+            if not with_room[room]:
+                del with_room[room], sizes[place]
+        else:
+            room, row = _length(ordered[0]), len(rows)
             rows.append([])
-            room.append(len(ordered[0].input_ids))
-            row = len(rows) - 1
         rows[row].append(example)
-        room[row] -= length
+        room -= _length(example)
+        if room not in with_room:
+            insort(sizes, room)
+        with_room.setdefault(room, []).append(row)
     return rows
+
+
+def _by_length(examples: Sequence[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: -_length(example))
+
+
+def _length(example: Example) -> int:
+    return len(example.input_ids)
 
 
 def packed_batch(rows: Sequence[Sequence[Example]]) -> Batch:
@@ -123,11 +142,16 @@ def keeps_packed_apart(adapted: AdaptedModel) -> bool:
     n_words = adapted.model.get_input_embeddings().num_embeddings
     ids = tuple(number * (n_words - 1) // _PROBE_TOKENS for number in range(1, _PROBE_TOKENS + 1))
     halves = [Example(part, part, was_cut=False) for part in (ids, ids[::-1])]
+    for module in adapted.model.modules():
+        # In evaluation mode bitsandbytes' 4-bit layers rearrange their weights for a CPU, for good.
+        module.training = isinstance(module, nn.Linear)
     try:
         packed = adapted.logits(_inputs(packed_batch([halves])))[0].float()
         alone = [adapted.logits({"input_ids": pad_right([half.input_ids], 0)})[0].float() for half in halves]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
+    finally:
+        adapted.model.eval()
     apart = torch.cat(alone)
     return bool((packed - apart).abs().max() <= _TOLERANCE[adapted.compute] * apart.abs().max())
 

@@ -100,7 +100,7 @@ def test_rows_hold_every_example_once_and_are_no_longer_than_the_longest(lengths
     rows = pack_rows(examples)
     assert sorted(id(one) for row in rows for one in row) == sorted(id(one) for one in examples)
     assert all(sum(len(one.input_ids) for one in row) <= max(lengths) for row in rows)
-    # No two rows could be one: first fit leaves at most one row half empty.
+    # No two rows could be one.
     sizes = [sum(len(one.input_ids) for one in row) for row in rows]
     assert all(a + b > max(lengths) for a, b in itertools.combinations(sizes, 2))
 
