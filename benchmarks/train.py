@@ -26,8 +26,12 @@ def main() -> None:
     table = Table("train")
     with tempfile.TemporaryDirectory() as folder:
         base = make_base(Path(folder) / "base", n_layers=2 if FAST else 8)
+        wide = make_base(
+            Path(folder) / "wide", n_layers=1, hidden=2048 if FAST else 4096, inner=5504 if FAST else 11008
+        )
         _add_against_plain(table, base)
-        _add_against_trainer(table, base)
+        _add_mixed(table, base)
+        _add_against_trainer(table, wide)
         _add_memory(table, base)
         _add_start(table, Path(folder))
     table.write("torch", "transformers", "peft", "bitsandbytes")
@@ -54,7 +58,21 @@ def _add_against_plain(table: Table, base: Path) -> None:
     table.add("step: fedlpp against the plain loop", ours / plain, "x", "<=1.05")
 
 
+def _add_mixed(table: Table, base: Path) -> None:
+    """Whole rounds of four batches: both see every example once a round, in different batches."""
+    loops = Loops(base, mixed=True)
+    ours, plain = loops.ours(), loops.plain()
+    ours_s, plain_s = in_turns(
+        lambda: [ours() for _ in range(4)], lambda: [plain() for _ in range(4)], runs=1 if FAST else 3
+    )
+    n_tokens = 4 * loops.n_tokens
+    table.add("mixed lengths: plain loop, padded to the longest", n_tokens / plain_s, "tokens/s")
+    table.add("mixed lengths: fedlpp, packed", n_tokens / ours_s, "tokens/s")
+    table.add("mixed lengths: fedlpp, times the plain loop's tokens a second", plain_s / ours_s, "x", ">=1.5")
+
+
 def _add_against_trainer(table: Table, base: Path) -> None:
+    """Layers as wide as those of a model with 7 billion weights: that is where 4-bit layers are used."""
     loops = Loops(base)
     dense, rounded = loops.ours(), loops.ours(quantized=True)
     found = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.first_values import first_values, resolve_lora
@@ -17,14 +18,17 @@ from fedlpp_cli.quiet import quiet_libraries
 from fedlpp_cli.records.specs import LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.task import Example
+from fedlpp_cli.training.batching import batch_maker
+from fedlpp_cli.training.gradients import MeanGradient
 from fedlpp_cli.training.loop import Training
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.tiny import make_tokenizer, prompt_rows, write_jsonl
 
-HIDDEN, INNER, VOCABULARY = 768, 2048, 8192
+VOCABULARY = 8192
 BATCH, LENGTH = 4, 128
-TASK = TaskSpec(max_length=LENGTH)
+MIXED_BATCH, LONGEST = 16, 512
+TASK = TaskSpec(max_length=LONGEST)
 LORA = LoraSpec(rank=8, alpha=16.0)
 RECIPE = TrainSpec(steps=10_000, batch_size=BATCH, compute="bf16", learning_rate=1e-3)
 
@@ -41,14 +45,15 @@ print(json.dumps((int(status["VmHWM"].split()[0]) - int(status["RssFile"].split(
 """
 
 
-def make_base(folder: Path, *, n_layers: int) -> Path:
-    """A Llama with random weights, in bf16."""
+def make_base(folder: Path, *, n_layers: int, hidden: int = 768, inner: int = 2048) -> Path:
+    """A Llama with random weights, in bf16, with heads of 64."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=INNER, num_hidden_layers=n_layers,
-        num_attention_heads=12, max_position_embeddings=LENGTH, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=n_layers,
+        num_attention_heads=hidden // 64, max_position_embeddings=LONGEST, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
     )  # fmt: skip
     with quiet_libraries():
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
@@ -80,14 +85,19 @@ def make_demo(folder: Path) -> list[str]:
 class Loops:
     """The same base, adapter and batches for all; each loop is opened when it is asked for."""
 
-    def __init__(self, base: Path) -> None:
-        """Draw the examples, all of one length: padding is another row's matter."""
+    def __init__(self, base: Path, *, mixed: bool = False) -> None:
+        """Draw the examples: all of one length, or with lengths as texts have them, log-normal around 80 tokens."""
         self.base, self.lora = base, resolve_lora(base, TASK, LORA)
         random = torch.Generator().manual_seed(0)
-        ids = torch.randint(3, VOCABULARY, (BATCH * 4, LENGTH), generator=random).tolist()
-        self.examples = [Example(tuple(row), tuple(row), was_cut=False) for row in ids]
+        self.batch_size = MIXED_BATCH if mixed else BATCH
+        lengths = [LENGTH] * (4 * BATCH)
+        if mixed:
+            drawn = torch.randn(4 * MIXED_BATCH, generator=random).mul(0.8).add(4.4).exp()
+            lengths = drawn.clamp(8, LONGEST).int().tolist()
+        ids = [tuple(torch.randint(3, VOCABULARY, (length,), generator=random).tolist()) for length in lengths]
+        self.examples = [Example(row, row, was_cut=False) for row in ids]
         self.task = CausalLM(TASK, make_tokenizer(), {})
-        self.n_tokens = BATCH * LENGTH
+        self.n_tokens = self.batch_size * sum(lengths) / len(lengths)
         opened = open_model(base, TASK, device="meta").model
         self.n_parameters = sum(parameter.numel() for parameter in opened.parameters())
 
@@ -96,10 +106,12 @@ class Loops:
         base = open_model(self.base, TASK, compute="bf16", quantized=quantized).model
         adapted = AdaptedModel(base, self.lora, compute="bf16")
         adapted.load(first_values(self.base, TASK, self.lora, seed=0))
-        training = Training(adapted, self.task, self.examples, RECIPE, labels=("bench",))
-        steps = training._sampler.steps_from(0)  # noqa: SLF001  # one step at a time, as `run` makes them
+        recipe = replace(RECIPE, batch_size=self.batch_size)
+        gradient = MeanGradient(adapted, self.task, recipe, make_batches=batch_maker("auto", adapted, self.task))
+        training = Training(adapted, self.task, self.examples, recipe, labels=("bench",), gradient=gradient)
+        steps = training.sampler.steps_from(0)
         base.train()
-        return lambda: training._step(0, next(steps))  # noqa: SLF001
+        return lambda: training._step(0, next(steps))  # noqa: SLF001  # one at a time, as `run` makes them
 
     def plain(self) -> Callable[[], object]:
         """A step as one writes it by hand."""
@@ -111,8 +123,8 @@ class Loops:
 
         def step() -> float:
             nonlocal position
-            rows = [self.examples[(position + i) % len(self.examples)] for i in range(BATCH)]
-            position += BATCH
+            rows = [self.examples[(position + i) % len(self.examples)] for i in range(self.batch_size)]
+            position += self.batch_size
             batch = self.task.collate(rows)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(**batch, use_cache=False).loss
@@ -137,8 +149,8 @@ class Loops:
         model = self._peft(quantized=True)
         with tempfile.TemporaryDirectory() as folder, quiet_libraries():
             arguments = TrainingArguments(
-                folder, per_device_train_batch_size=BATCH, max_steps=n_steps + 1, use_cpu=True, bf16=True, report_to=[],
-                save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+                folder, per_device_train_batch_size=self.batch_size, max_steps=n_steps + 1, use_cpu=True, bf16=True,
+                report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
             )  # fmt: skip
             Trainer(
                 model=model, args=arguments, train_dataset=self.examples * n_steps,  # type: ignore[arg-type]
