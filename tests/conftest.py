@@ -1,6 +1,11 @@
 """Fixtures that many tests share."""
 
 import os
+import signal
+
+# A shell that starts tests in the background lets them ignore Ctrl-C, and with them every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors gain nothing from threads, and two test processes would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,6 +37,7 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDLPP_STATE", str(tmp_path / "fedlpp-state"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FEDLPP_DEBUG", raising=False)
+    monkeypatch.delenv("FEDLPP_POLICY", raising=False)
 
 
 @pytest.fixture(scope="session")
