@@ -113,16 +113,16 @@ def _charge(fold: Fold, master_sha256: str) -> RoundCharge:
 
 
 def _told(fold: Fold, charges: Sequence[RoundCharge]) -> ClientPrivacy:
-    noise, spec, last = fold.noise, fold.spec, charges[-1]
-    if noise is None:
+    noise, spec = fold.noise, fold.spec
+    if noise is None or spec.client_noise_multiplier is None:
         raise ValueError("a round without noise promises nothing")
     return ClientPrivacy(
-        sampling="everybody" if last.sampling_rate == 1 else "poisson",
-        sampling_rate=last.sampling_rate,
-        expected_clients=last.expected_clients,
-        noise_multiplier=last.noise_multiplier,
+        sampling="everybody" if spec.client_sampling_rate == 1 else "poisson",
+        sampling_rate=spec.client_sampling_rate,
+        expected_clients=noise.n_expected,
+        noise_multiplier=spec.client_noise_multiplier,
         update_noise_multiplier=six_digits(update_noise_multiplier(spec)),
-        clip_norm=last.clip_norm,
+        clip_norm=noise.clip_norm,
         next_clip_norm=noise.next_clip_norm(fold.norms),
         noise_norm=six_digits(noise.stddev * math.sqrt(n_parameters(fold.shapes))),
         n_releases=len(charges),
