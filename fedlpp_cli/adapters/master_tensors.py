@@ -3,7 +3,8 @@
 The state of a server optimizer for component `c` lies in `c.momentum` and `c.second_moment`, SCAFFOLD's control variate
 in `c.control`, what a module withholds in tensors of `withheld.py`. Whatever walks through a master's tensors asks
 `components_of`, so that none of them is taken for a component. An optimizer's state and what is withheld are never
-rounded or sent; control variates are.
+rounded or sent; control variates are. Where clients are protected, `client_privacy.noise_key` is the key that the
+round's noise came from: whoever has it can take the noise away again, so it is nowhere else.
 """
 
 import math
@@ -21,6 +22,8 @@ from fedlpp_cli.records.specs import AggregateSpec, ServerOptimizer
 
 MOMENTUM: Final = "momentum"
 SECOND_MOMENT: Final = "second_moment"
+NOISE_KEY: Final = "client_privacy.noise_key"
+KEY_BYTES: Final = 32
 # What each optimizer remembers of a component.
 MOMENTS: Final[dict[ServerOptimizer, tuple[str, ...]]] = {
     "sgd": (),
@@ -37,7 +40,11 @@ def state_name(component: str, moment: str) -> str:
 
 
 def master_layout(
-    shapes: Mapping[str, Shape], states: tuple[str, ...] = (), withheld: Mapping[str, int] | None = None
+    shapes: Mapping[str, Shape],
+    states: tuple[str, ...] = (),
+    withheld: Mapping[str, int] | None = None,
+    *,
+    has_noise: bool = False,
 ) -> Layout:
     """Name to (dtype, shape) of every tensor in a master.
 
@@ -45,13 +52,15 @@ def master_layout(
         shapes: component to shape.
         states: what lies beside each component.
         withheld: module to rank of what it withholds.
+        has_noise: whether the key of a round's noise lies there.
     """
     components = {
         name: ("F32", shape)
         for component, shape in shapes.items()
         for name in (component, *(state_name(component, state) for state in states))
     }
-    return components | {name: ("F32", shape) for name, shape in withheld_shapes(shapes, withheld or {}).items()}
+    pairs = {name: ("F32", shape) for name, shape in withheld_shapes(shapes, withheld or {}).items()}
+    return components | pairs | ({NOISE_KEY: ("U8", (KEY_BYTES,))} if has_noise else {})
 
 
 def moments_in(spec: MasterSpec) -> tuple[str, ...]:
@@ -64,23 +73,39 @@ def states_in(spec: MasterSpec) -> tuple[str, ...]:
     return (*moments_in(spec), CONTROL) if spec.control_variates else moments_in(spec)
 
 
+def has_noise(spec: MasterSpec) -> bool:
+    """Whether the round that made a master with that header added noise, whose key it then holds."""
+    return spec.aggregate is not None and spec.aggregate.client_noise_multiplier is not None
+
+
+def noise_key(master: TensorFile[MasterHeader]) -> bytes | None:
+    """The key of the noise in a master; None where there is none. Not for anybody but its owner.
+
+    Raises:
+        ArtifactError: as `components_of`.
+    """
+    components_of(master)
+    return master.read(NOISE_KEY).numpy().tobytes() if has_noise(master.header.spec) else None
+
+
 def components_of(master: TensorFile[MasterHeader]) -> dict[str, Shape]:
-    """Component to shape; the state of a server optimizer, control variates and what is withheld are left out.
+    """Component to shape; a server optimizer's state, control variates, a key and what is withheld are left out.
 
     A tensor is a state if its name is that of another tensor and a moment, or `control`. No component has such a name:
     what it hangs from would be both a module and a parameter. What is withheld is told by the end of its name.
 
     Raises:
-        ArtifactError: a tensor that is not in F32, or a state or something withheld that the header does not announce,
-            or that it announces and is not there.
+        ArtifactError: a tensor that is not in F32, or a state, a key or something withheld that the header does not
+            announce, or that it announces and is not there.
     """
     spec = master.header.spec
     shapes = {
         name: info.shape
         for name, info in master.tensors.items()
-        if not (is_withheld(name) or _is_state(name, master.tensors))
+        if not (is_withheld(name) or _is_state(name, master.tensors) or name == NOISE_KEY)
     }
-    expected, found = master_layout(shapes, states_in(spec), spec.withheld), layout_of(master.tensors)
+    expected = master_layout(shapes, states_in(spec), spec.withheld, has_noise=has_noise(spec))
+    found = layout_of(master.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise ArtifactError(

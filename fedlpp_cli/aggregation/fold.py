@@ -16,9 +16,10 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
 from fedlpp_cli.adapters.control_tensors import CONTROL, control_name
-from fedlpp_cli.adapters.master_tensors import MOMENTS, components_of, master_layout
+from fedlpp_cli.adapters.master_tensors import MOMENTS, NOISE_KEY, components_of, master_layout
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
+from fedlpp_cli.aggregation.client_noise import ClientNoise
 from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
@@ -43,7 +44,7 @@ class Fold:
 
     `reference` is the owner's own update, for the rule that compares with it. `rate_sum`: of the clients' learning
     rates, in a round with control variates; `spec` then says how many clients there are, whoever said it. Squares and
-    products are summed up while `values` runs.
+    products are summed up while `values` runs. `noise` protects clients, where `spec` asks for it.
     """
 
     master: TensorFile[MasterHeader]
@@ -52,6 +53,7 @@ class Fold:
     threads: int = 1
     reference: Received | None = None
     rate_sum: float | None = None
+    noise: ClientNoise | None = None
     mean_squares: float = field(default=0.0, init=False)
     step_squares: float = field(default=0.0, init=False)
     withheld_squares: float = field(default=0.0, init=False)
@@ -62,13 +64,9 @@ class Fold:
         self.control = control_step(self.spec, self.master.header.spec, self.rate_sum, len(self.received))
         if self.control is not None:
             self.spec = replace(self.spec, n_population=self.control.n_population)
-        self.clip_factors = clip_factors(self.spec, self.norms)
-        self._weights = client_weights(
-            self._counts(),
-            weighting=self.spec.weighting,
-            max_examples=self.spec.max_examples,
-            max_share=self.spec.max_share,
-        )
+        clips = self.spec if self.noise is None else replace(self.spec, clip_norm=self.noise.clip_norm)
+        self.clip_factors = clip_factors(clips, self.norms)
+        self._weights = self._shares()
         self._folding: Folding | None = None
         self._is_compiled = False
         self._factor_means: dict[str, Tensor] = {}
@@ -124,10 +122,13 @@ class Fold:
     def layout(self) -> Layout:
         """Name to (dtype, shape) of what `values` gives."""
         states = MOMENTS[self.spec.server_optimizer]
-        return master_layout(self.shapes, states if self.control is None else (*states, CONTROL), self.withheld)
+        states = states if self.control is None else (*states, CONTROL)
+        return master_layout(self.shapes, states, self.withheld, has_noise=self.noise is not None)
 
     def values(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and float32 value of every tensor of the next master, a component, then its state and control variate.
+        """Name and value of every tensor of the next master, float32: a component, then its state and control variate.
+
+        Behind them, where there is noise, its key, uint8.
 
         Raises:
             GateError: a value that is not finite, or as `plan`.
@@ -135,8 +136,10 @@ class Fold:
         stack = self._stack(self.received)
         self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan), stack.is_compiled
         for name, result in self._folding.results(self.shapes):
-            mean = torch.from_numpy(result)
             self.mean_squares = self._folding.squares
+            if self.noise is not None:
+                self.noise.add_to(name, result)
+            mean = torch.from_numpy(result)
             if self.spec.server_optimizer != "sgd":
                 self.magnitudes.add(mean)
             for tensor_name, value in self._next(name, mean).items():
@@ -145,6 +148,8 @@ class Fold:
                 yield tensor_name, rounded
         if self.products is None:
             yield from self._kept()
+        if self.noise is not None:
+            yield NOISE_KEY, torch.frombuffer(bytearray(self.noise.stream.key), dtype=torch.uint8)
 
     def cosines(self) -> list[float | None]:
         """Cosine of each update with the result, after `values`; None before, or where the result is zero."""
@@ -155,6 +160,17 @@ class Fold:
             float(product) / (norm * mean_norm)
             for product, norm in zip(self._folding.products, self.norms, strict=True)
         ]
+
+    def _shares(self) -> list[float]:
+        """How much each client may count: a part of the whole, or with noise a part of those that are expected."""
+        if self.noise is not None:
+            return [1 / self.noise.n_expected] * len(self.received)
+        return client_weights(
+            self._counts(),
+            weighting=self.spec.weighting,
+            max_examples=self.spec.max_examples,
+            max_share=self.spec.max_share,
+        )
 
     def _counts(self) -> list[float]:
         """What weights are in proportion to, unless they are equal."""

@@ -1,5 +1,6 @@
 """Options of `aggregate`; names are those of AggregateSpec's fields."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from fedlpp_cli.records.specs import AggregateSpec, Combine, Rule, ServerOptimiz
 
 OPTIMIZER = "Server optimizer"
 RULE = "Rule"
+PRIVACY = "Privacy of clients"
 
 UpdateRuleOpt = Annotated[int | None, of(AggregateSpec, "update_rule", "1: theta + eta d; 2 to 4: see the docs.")]
 ServerLearningRateOpt = Annotated[float | None, of(AggregateSpec, "server_learning_rate", "eta of the update rule.")]
@@ -73,4 +75,67 @@ Beta2Opt = Annotated[
 TauOpt = Annotated[
     float | None,
     of(AggregateSpec, "tau", "Joins the root of the second moment: below it changes stay small.", panel=OPTIMIZER),
+]
+ClientNoiseMultiplierOpt = Annotated[
+    float | None,
+    of(
+        AggregateSpec,
+        "client_noise_multiplier",
+        "Noise on the sum of the clipped updates, in units of --clip-norm: protects whole clients.",
+        panel=PRIVACY,
+    ),
+]
+ExpectedClientsOpt = Annotated[
+    int | None,
+    of(
+        AggregateSpec,
+        "expected_clients",
+        "What the sum is divided by, whoever came: the clients that a round has on average.",
+        panel=PRIVACY,
+    ),
+]
+ClientSamplingRateOpt = Annotated[
+    float | None,
+    of(
+        AggregateSpec,
+        "client_sampling_rate",
+        "Below 1 only if each client was in the round with this probability, drawn in secret and independently of all "
+        "others; a fixed number of clients, or those who had time, is 1.",
+        panel=PRIVACY,
+    ),
+]
+ClientDeltaOpt = Annotated[
+    float | None,
+    of(AggregateSpec, "client_delta", "At which delta epsilon is told; below 1 / clients.", panel=PRIVACY),
+]
+ClipQuantileOpt = Annotated[
+    float | None,
+    of(
+        AggregateSpec,
+        "clip_quantile",
+        "Let the clipping norm follow this quantile of the norms, from --clip-norm on; 0.5 is usual.",
+        panel=PRIVACY,
+    ),
+]
+ClipLearningRateOpt = Annotated[
+    float | None, of(AggregateSpec, "clip_learning_rate", "How fast it follows.", panel=PRIVACY)
+]
+ClippedCountStddevOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--clipped-count-stddev",
+        help="Noise on how many norms are below it.",
+        show_default="--expected-clients / 20",
+        rich_help_panel=PRIVACY,
+    ),
+]
+PrivacyLedgerOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--privacy-ledger",
+        metavar="FILE",
+        help="The owner's, for all rounds: each master with noise is charged before it has its name.",
+        show_default=False,
+        rich_help_panel=PRIVACY,
+    ),
 ]

@@ -10,6 +10,7 @@ from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.printable import printable
+from fedlpp_cli.cli.privacy_tables import client_privacy_rows
 from fedlpp_cli.cli.simulation_tables import simulation
 
 
@@ -117,6 +118,7 @@ def _aggregate(result: Any) -> Iterable[Block]:
         ("optimizer", _optimizer_text(result)),
         ("combined", _combine_text(result)),
         ("control variates", f"of {spec.n_population} clients" if spec.n_population else None),
+        *client_privacy_rows(result.client_privacy),
         ("examples", result.n_examples),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip

@@ -46,6 +46,11 @@ class FederationSpec:
         if (self.reference is not None) != (self.aggregate.rule == "fltrust"):
             raise UsageError("rule fltrust and --reference go together")
         check_options(self.aggregate, has_reference=self.reference is not None)
+        if self.aggregate.client_noise_multiplier is not None:
+            raise UsageError(
+                "[aggregate] client_noise_multiplier: its noise is secret, and a simulation can be repeated",
+                hint="run the rounds by the commands, or simulate without it",
+            )
 
     def check_states(self, *, keep_state: bool) -> None:
         """Refuse states that are missing, or mean nothing, and a number of clients that nothing asks for.

@@ -1,4 +1,4 @@
-"""What steps of DP-SGD cost: epsilon at a delta, for adding or removing one example.
+"""What steps of DP-SGD cost: epsilon at a delta, for adding or removing one example; or one client, round by round.
 
 By the distribution of the privacy loss (PLD; Sommer et al. 2019, doi 10.2478/popets-2019-0029), composed numerically by
 `dp-accounting` so that every approximation is on the safe side. Renyi-DP is looser and serves as a check; GDP's central
@@ -135,7 +135,7 @@ def _accounting() -> Any:
         from dp_accounting import privacy_accountant
     except ImportError:
         raise UsageError(
-            "privacy for examples needs dp-accounting, which is not installed", hint="pip install 'fedlpp[dp]'"
+            "differential privacy needs dp-accounting, which is not installed", hint="pip install 'fedlpp[dp]'"
         ) from None
     logging.set_verbosity(logging.ERROR)
     return privacy_accountant

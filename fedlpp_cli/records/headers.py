@@ -19,6 +19,7 @@ from fedlpp_cli.records.record import (
     FileName,
     ModuleName,
     PartyName,
+    PositiveFloat,
     PositiveInt,
     Record,
     TensorName,
@@ -93,7 +94,8 @@ class MasterSpec(Record, frozen=True, kw_only=True):
     `control_variates` SCAFFOLD's lie there too. `withheld`: by module, the rank of what was learned and is no part of
     the factors that clients get (`aggregation/combine.py`). `base_weights` says of
     a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
-    without building the model; None where nobody has looked.
+    without building the model; None where nobody has looked. `next_clip_norm`: what the next round's updates are cut
+    to, where that follows a quantile of their norms.
     """
 
     model: ModelSpec
@@ -104,6 +106,7 @@ class MasterSpec(Record, frozen=True, kw_only=True):
     control_variates: bool = False
     withheld: dict[ModuleName, PositiveInt] = {}
     base_weights: dict[TensorName, WeightRole] | None = None
+    next_clip_norm: PositiveFloat | None = None
 
 
 class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):

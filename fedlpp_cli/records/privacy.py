@@ -1,4 +1,4 @@
-"""What is promised about single rows of a client's data (differential privacy), and what the promise rests on."""
+"""What is promised about single rows, or about whole clients (differential privacy), and what that rests on."""
 
 from typing import Annotated, Literal
 
@@ -41,5 +41,30 @@ class ExamplePrivacy(Record, frozen=True, kw_only=True):
     max_grad_norm: PositiveFloat
     sampling_rate: Annotated[float, Meta(gt=0, le=1)]
     n_steps: Count
+    delta: Delta
+    epsilon: Annotated[float, Meta(ge=0)]
+
+
+class ClientPrivacy(Record, frozen=True, kw_only=True):
+    """What protects whole clients against all who see what the owner sends, from this round on.
+
+    The numbers hold for adding or removing one client. `sampling` "everybody": each may be in every round; "poisson":
+    each is in a round with probability `sampling_rate`, independently of all others, which is for the owner to see to.
+    `noise_multiplier` is that of the round as a whole, `update_noise_multiplier` what is left for the updates where
+    norms are counted too. Updates were clipped to `clip_norm`; `next_clip_norm` is for the next round, None where it
+    does not move. `noise_norm`: the length of the noise in the mean, the root of its expected square. `epsilon`, at
+    `delta`, counts the `n_releases` in the ledger, this one included.
+    """
+
+    relation: Literal["add-or-remove-one"] = "add-or-remove-one"
+    sampling: Literal["everybody", "poisson"]
+    sampling_rate: Annotated[float, Meta(gt=0, le=1)]
+    expected_clients: PositiveInt
+    noise_multiplier: PositiveFloat
+    update_noise_multiplier: PositiveFloat
+    clip_norm: PositiveFloat
+    next_clip_norm: PositiveFloat | None
+    noise_norm: PositiveFloat
+    n_releases: Count
     delta: Delta
     epsilon: Annotated[float, Meta(ge=0)]

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from fedlpp_cli.records.privacy import ClientPrivacy
 from fedlpp_cli.records.record import Count, Digest, PartyName, PositiveInt, Record
 from fedlpp_cli.records.specs import AggregateSpec, TaskSpec
 
@@ -47,8 +48,9 @@ class RejectedUpdate(Record, frozen=True, kw_only=True):
 class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aggregate"):
     """How a round was aggregated.
 
-    `mean_norm`: of what the rule made of the updates. `median_change`: of its absolute values, where a server optimizer
-    looks at them. `withheld_norm`: of the withheld part of `s B A`, over all layers, where there is one.
+    `mean_norm`: of what the rule made of the updates, without noise. `median_change`: of its absolute values, with
+    noise, where a server optimizer looks at them. `withheld_norm`: of the withheld part of `s B A`, over all layers,
+    where there is one. `client_privacy`: what protects whole clients; None for nothing.
     """
 
     aggregate: AggregateSpec
@@ -59,6 +61,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     step_norm: float
     median_change: float | None = None
     withheld_norm: float | None = None
+    client_privacy: ClientPrivacy | None = None
     clients: tuple[ClientContribution, ...]
     rejected: tuple[RejectedUpdate, ...] = ()
 

@@ -4,6 +4,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from fedlpp_cli.records.client_privacy import check_client_privacy
+from fedlpp_cli.records.privacy import Delta
 from fedlpp_cli.records.record import (
     Count,
     Digest,
@@ -204,6 +206,12 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     averaged: factors, those of lower rank filled up with zeros, or products `B A` (`aggregation/combine.py`). With
     `min_clients` sound updates the others are left out; without that number all must be sound. `n_population`: how many
     clients there are, for SCAFFOLD; None for as many as before, or as sent an update if those are more.
+
+    With `client_noise_multiplier` each client is protected (`aggregation/client_noise.py`): noise of that many times
+    the clipping norm joins the sum of the clipped updates, and the sum is divided by `expected_clients`, whoever came.
+    `client_sampling_rate`: the probability with which each client is in a round. With `clip_quantile` the clipping norm
+    follows that quantile of the norms, from `clip_norm` on, by `clip_learning_rate`; how many are below it is counted
+    with noise of `clipped_count_stddev`, None for `expected_clients` / 20.
     """
 
     update_rule: Literal[1, 2, 3, 4] = 1
@@ -223,8 +231,21 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     n_population: PositiveInt | None = None
     min_clients: PositiveInt | None = None
     max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    client_noise_multiplier: PositiveFloat | None = None
+    expected_clients: PositiveInt | None = None
+    client_sampling_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    client_delta: Delta = 1e-5
+    clip_quantile: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    clip_learning_rate: PositiveFloat = 0.2
+    clipped_count_stddev: PositiveFloat | None = None
+
+    @property
+    def count_stddev(self) -> float:
+        """Of the noise on the number of clients below the clipping norm, said or not."""
+        return self.clipped_count_stddev or (self.expected_clients or 0) / 20
 
     def __post_init__(self) -> None:
+        check_client_privacy(self)
         if self.update_rule == 4 and self.n_rounds is None:
             raise ValueError("n_rounds: update rule 4 decays over a planned number of rounds; set it")
         if self.server_optimizer != "sgd" and self.update_rule != 1:

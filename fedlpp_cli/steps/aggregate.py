@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
 from fedlpp_cli.aggregation.control_variates import same_rate_sum
@@ -24,11 +25,18 @@ from fedlpp_cli.records.headers import (
     MasterSpec,
     ReportHeader,
 )
+from fedlpp_cli.records.privacy import ClientPrivacy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.reports import AggregateReport, ClientContribution, RejectedUpdate
 from fedlpp_cli.records.specs import AggregateSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.rounding import six_digits
+from fedlpp_cli.steps.client_privacy import (
+    charge_client_privacy,
+    check_client_privacy,
+    noise_of,
+    planned_privacy,
+)
 from fedlpp_cli.steps.inputs import RefLike, check_parent, federation_of, open_tensors
 from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
 from fedlpp_cli.steps.packages import OpenPackage, open_package
@@ -40,7 +48,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
 
     `optimizer_steps`: of the server optimizer, 1 where its state starts and 0 where it has none. `median_change`: as in
     the report, and so `withheld_norm`. `aggregate`: as the next master has it, with `n_population` where control
-    variates need one.
+    variates need one. `client_privacy`: what protects whole clients, None for nothing.
     """
 
     path: str
@@ -52,6 +60,7 @@ class AggregateResult(Record, frozen=True, kw_only=True):
     optimizer_steps: int
     median_change: float | None
     withheld_norm: float | None
+    client_privacy: ClientPrivacy | None
     n_clients: int
     n_examples: int
     clients: tuple[ClientContribution, ...]
@@ -66,6 +75,8 @@ def aggregate(
     out: RefLike,
     spec: AggregateSpec | None = None,
     reference: RefLike | None = None,
+    privacy_ledger: Path | str | None = None,
+    noise_key: bytes | None = None,
     force: bool = False,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -83,6 +94,8 @@ def aggregate(
         spec: rule, clipping, update rule, server's learning rate, weighting, whether factors or products are averaged,
             and how many updates must be sound.
         reference: the owner's own update, trained on one of the packages, for rule "fltrust".
+        privacy_ledger: the owner's, which a round with noise for clients is charged to before its master has its name.
+        noise_key: of a master that is computed again, to compare with it; nothing is charged then.
         force: replace an existing output.
         dry_run: check everything and write nothing.
         on_progress: told what is going on.
@@ -92,14 +105,15 @@ def aggregate(
             copy of another client's.
         GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
-        UsageError: a spec whose parts do not go together.
+        UsageError: a spec whose parts do not go together, dp-accounting missing where it is needed, or more updates
+            than this system lets a process open.
         SecrecyError: `out` is on the Hub.
-        UsageError: more updates than this system lets a process open.
     """
     if not updates or not packages:
         raise UsageError("aggregate needs at least one update, and the package that it was trained on")
     allow_open_files(len(updates) + len(packages) + 1)
     target = parse_ref(out)
+    ledger = None if privacy_ledger is None else Path(privacy_ledger)
     with store.destination(target, message="", secret=True, force=force) as place, ExitStack() as files:
         opened = files.enter_context(open_tensors(master, MasterHeader))
         spec = spec or AggregateSpec()
@@ -108,26 +122,31 @@ def aggregate(
         sent = _open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
         _check_ranks(spec, opened, sent)
+        check_client_privacy(spec, sent, ledger=ledger, noise_key=noise_key)
         threads = files.enter_context(one_thread())
         intake = take_in(
             files, updates, opened, sent, min_clients=spec.min_clients, threads=threads, on_progress=on_progress
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.received)
-        fold = Fold(opened, intake.received, spec, threads, own, _rate_sum(sent))
+        noise = noise_of(spec, opened, sent, [one.update.sha256 for one in intake.received], noise_key)
+        fold = Fold(opened, intake.received, spec, threads, own, _rate_sum(sent), noise)
+        privacy = planned_privacy(fold, ledger)
         products = product_norms(fold.received, threads=threads)
         if dry_run:
-            return _result(fold, _contributions(fold, products), intake, path=str(target))
+            return _result(fold, _contributions(fold, products), intake, privacy, path=str(target))
         header = _next_header(fold, sent)
         layout = fold.layout
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
             for number, (name, value) in enumerate(fold.values(), start=1):
                 writer.write(name, value)
                 on_progress("aggregating", number, len(layout))
+            if noise is not None:
+                privacy = charge_client_privacy(fold, ledger, writer.sha256())
         report = report_beside(place.path)
         sha256 = sha256_of_file(place.path)
         clients = _contributions(fold, products)
-        write_report(report, _report(fold, clients, intake, header, sha256), private=True, force=True)
-        return _result(fold, clients, intake, path=str(target), sha256=sha256, report=str(report))
+        write_report(report, _report(fold, clients, intake, privacy, header, sha256), private=True, force=True)
+        return _result(fold, clients, intake, privacy, path=str(target), sha256=sha256, report=str(report))
 
 
 def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Sequence[RefLike]) -> list[OpenPackage]:
@@ -201,6 +220,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             withheld=fold.withheld,
             control_variates=fold.control is not None,
             base_weights=before.base_weights,
+            next_clip_norm=None if fold.noise is None else fold.noise.next_clip_norm(fold.norms),
         ),
     )
 
@@ -227,7 +247,12 @@ def _contributions(fold: Fold, products: Sequence[float]) -> tuple[ClientContrib
 
 
 def _report(
-    fold: Fold, clients: tuple[ClientContribution, ...], intake: Intake, header: MasterHeader, sha256: str
+    fold: Fold,
+    clients: tuple[ClientContribution, ...],
+    intake: Intake,
+    privacy: ClientPrivacy | None,
+    header: MasterHeader,
+    sha256: str,
 ) -> ReportHeader:
     return ReportHeader(
         federation=header.federation,
@@ -242,6 +267,7 @@ def _report(
             step_norm=six_digits(math.sqrt(fold.step_squares)),
             median_change=fold.magnitudes.median(),
             withheld_norm=_withheld_norm(fold),
+            client_privacy=privacy,
             clients=clients,
             rejected=tuple(_without_path(one) for one in intake.rejected),
         ),
@@ -262,6 +288,7 @@ def _result(
     fold: Fold,
     clients: tuple[ClientContribution, ...],
     intake: Intake,
+    privacy: ClientPrivacy | None,
     *,
     path: str,
     sha256: str | None = None,
@@ -277,6 +304,7 @@ def _result(
         optimizer_steps=steps_after(fold.master.header.spec, fold.spec),
         median_change=fold.magnitudes.median(),
         withheld_norm=_withheld_norm(fold),
+        client_privacy=privacy,
         n_clients=len(fold.received),
         n_examples=sum(update.header.spec.metrics.n_examples for update in fold.updates),
         clients=clients,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from fedlpp_cli import canonical
+from fedlpp_cli.adapters.master_tensors import noise_key
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import RerunError, UsageError
 from fedlpp_cli.progress import Progress
@@ -103,6 +104,8 @@ def _recompute(path: Path, header: MasterHeader, inputs: _Inputs) -> tuple[str, 
     """The sha256 that comes out, and which header fields and tensors are not the given ones."""
     from fedlpp_cli.steps.aggregate import aggregate
 
+    with TensorFile(path, MasterHeader) as given:
+        key = noise_key(given)
     # A folder of mode 0700, removed also when something goes wrong.
     with tempfile.TemporaryDirectory(prefix="fedlpp-") as folder:
         out = Path(folder) / "master.safetensors"
@@ -113,6 +116,7 @@ def _recompute(path: Path, header: MasterHeader, inputs: _Inputs) -> tuple[str, 
             out=out,
             spec=header.spec.aggregate,
             reference=inputs.reference,
+            noise_key=key,
         )
         with TensorFile(path, MasterHeader) as given, TensorFile(out, MasterHeader) as made:
             return made.sha256, [] if made.sha256 == given.sha256 else _differences(given, made)

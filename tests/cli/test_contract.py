@@ -30,8 +30,8 @@ DATA_KEYS = {
         "bits_per_parameter metrics state compute plan resumed_from warnings"
     ),
     "aggregate": (
-        "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm n_clients "
-        "n_examples clients rejected"
+        "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm client_privacy "
+        "n_clients n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut data gap",
@@ -41,6 +41,12 @@ DATA_KEYS = {
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
+
+_CLIENT_PRIVACY = (
+    "relation sampling sampling_rate expected_clients noise_multiplier update_noise_multiplier clip_norm "
+    "next_clip_norm noise_norm n_releases delta epsilon"
+)
+NOISE = ("--clip-norm", "1", "--client-noise-multiplier", "1", "--expected-clients", "3")
 
 
 @pytest.fixture
@@ -119,6 +125,10 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (2, "usage", ["quantize", played.master(0), "--bits", "7", *out]),
         (2, "usage", ["quantize", played.master(0), "--rank", "5", *out]),
         (3, "settings", [*fold, "--combine", "svd", "--rule", "median", *out]),
+        (3, "settings", [*fold, "--expected-clients", "3", *out]),
+        (2, "usage", [*fold, *NOISE, *out]),
+        (2, "usage", [*fold, "--privacy-ledger", tmp_path / "privacy", *out]),
+        (4, "artifact", [*fold, *NOISE, "--privacy-ledger", tmp_path / "bad.ledger", *out]),
         (2, "usage", ["init", *out]),
         (2, "usage", ["inspect", "s3://bucket/file"]),
         (3, "input", ["inspect", tmp_path / "gone"]),
@@ -267,6 +277,20 @@ def test_rounded_updates_and_states_read_well(fedlpp, played, llama, tmp_path):
     assert (again.exit_code, "the package is of round 0" in again.stderr) == (5, True)
     secret = fedlpp(*train[:-1], "hf://org/repo/state.safetensors", "--force")
     assert secret.exit_code == 7
+
+
+def test_privacy_for_clients_is_told_in_json(fedlpp, played, tmp_path):
+    call = [
+        "aggregate", played.master(0), *played.updates(0), "--package", played.package(0), *NOISE, "--client-delta",
+        "1e-6", "--client-sampling-rate", "0.5", "--clip-quantile", "0.5", "--clip-learning-rate", "0.1",
+        "--clipped-count-stddev", "1", "--privacy-ledger", tmp_path / "privacy", "--out", tmp_path / "m", "--json",
+    ]  # fmt: skip
+    found = json.loads(fedlpp(*call).stdout)["data"]
+    assert set(found["client_privacy"]) == set(_CLIENT_PRIVACY.split())
+    spec = found["aggregate"]
+    named = ("client_delta", "client_sampling_rate", "clip_quantile", "clip_learning_rate", "clipped_count_stddev")
+    assert [spec[name] for name in named] == [1e-6, 0.5, 0.5, 0.1, 1.0]
+    assert json.loads((tmp_path / "privacy").read_text())["about"] == "round"
 
 
 def test_a_training_tells_that_it_went_on_and_from_where(fedlpp, played, llama, tmp_path, monkeypatch):

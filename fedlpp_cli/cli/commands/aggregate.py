@@ -43,6 +43,14 @@ def aggregate(
     clip_norm: a.ClipNormOpt = None,
     clip_to_median: a.ClipToMedianOpt = None,
     reference_update: a.ReferenceUpdateOpt = None,
+    client_noise_multiplier: a.ClientNoiseMultiplierOpt = None,
+    expected_clients: a.ExpectedClientsOpt = None,
+    client_sampling_rate: a.ClientSamplingRateOpt = None,
+    client_delta: a.ClientDeltaOpt = None,
+    clip_quantile: a.ClipQuantileOpt = None,
+    clip_learning_rate: a.ClipLearningRateOpt = None,
+    clipped_count_stddev: a.ClippedCountStddevOpt = None,
+    privacy_ledger: a.PrivacyLedgerOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -56,6 +64,9 @@ def aggregate(
         --server-learning-rate 0.01 --out ../round-0001/master.safetensors
     fedlpp aggregate master.safetensors updates/*.safetensors --package package-2 --package package-8
         --combine residual --weighting product-norm --out ../round-0001/master.safetensors
+    fedlpp aggregate master.safetensors updates/*.safetensors --package package --clip-norm 0.5
+        --client-noise-multiplier 1 --expected-clients 200 --privacy-ledger privacy.jsonl
+        --out ../round-0001/master.safetensors
     """
     from fedlpp_cli.steps.aggregate import aggregate as step
 
@@ -79,6 +90,13 @@ def aggregate(
         n_malicious=n_malicious,
         clip_norm=clip_norm,
         clip_to_median=clip_to_median,
+        client_noise_multiplier=client_noise_multiplier,
+        expected_clients=expected_clients,
+        client_sampling_rate=client_sampling_rate,
+        client_delta=client_delta,
+        clip_quantile=clip_quantile,
+        clip_learning_rate=clip_learning_rate,
+        clipped_count_stddev=clipped_count_stddev,
     )
     return step(
         master,
@@ -87,6 +105,7 @@ def aggregate(
         out=out,
         spec=spec,
         reference=reference_update,
+        privacy_ledger=privacy_ledger,
         force=force,
         dry_run=dry_run,
         on_progress=on_progress,
