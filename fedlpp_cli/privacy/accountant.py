@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from fedlpp_cli.errors import UsageError
@@ -52,9 +52,16 @@ def epsilon_of(history: Iterable[Spending], delta: float, *, coarse: bool = Fals
     total = _merged(history)
     if not total:
         return 0.0
+    _accounting()
+    return _epsilon_of(tuple(total), delta, coarse=coarse)
+
+
+# A training asks for the same number before it, when its update is written, and when that is charged.
+@lru_cache(maxsize=256)
+def _epsilon_of(total: tuple[Spending, ...], delta: float, *, coarse: bool) -> float:
+    relation = _accounting().NeighboringRelation.ADD_OR_REMOVE_ONE
     from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
-    relation = _accounting().NeighboringRelation.ADD_OR_REMOVE_ONE
     rough = renyi_epsilon_of(total, delta)
     if rough > _BEYOND_MEANING:
         return rough
