@@ -157,7 +157,7 @@ def train_update(
     header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
     if private is not None:
         header = replace(header, spec=replace(header.spec, privacy=private.privacy))
-    warnings = _warnings(opened, len(examples), run)
+    warnings = _warnings(opened, len(examples), run, private)
     return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own), warnings)
 
 
@@ -195,10 +195,12 @@ def write_update(
     return sha256
 
 
-def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun) -> tuple[str, ...]:
+def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun, private: PrivateTraining | None) -> tuple[str, ...]:
     found = [loss_warning(run.loss_first, run.loss_last, guessing_loss(opened.adapted, opened.task))]
     if n_examples == 1:
         found.append("trained on one example: the update tells what is in it")
+    if private is not None and private.privacy.delta * n_examples >= 1:
+        found.append(f"delta is {private.privacy.delta:g}: below one in {n_examples} examples it would mean something")
     return tuple(warning for warning in found if warning)
 
 

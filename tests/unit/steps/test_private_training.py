@@ -336,3 +336,10 @@ def test_a_state_has_to_be_of_an_update_that_was_charged(tmp_path, llama):
     refused(LineageError, "not charged", federation, tmp_path, state=tmp_path / "open", **next_round)
     result = train(federation, tmp_path, state=tmp_path / "charged", **next_round)
     assert result.privacy.epsilon == epsilon_of([Spending(1.0, RATE, 8)], 1e-5)
+
+
+def test_a_delta_that_lets_one_example_out_whole_is_worth_a_warning(short, tmp_path):
+    loose = train(short, tmp_path, privacy=private(tmp_path, replace(NOISE, delta=1 / 12)))
+    assert any("delta is 0.0833333" in warning for warning in loose.warnings)
+    other = private(tmp_path, replace(NOISE, delta=0.08), ledger=tmp_path / "other")
+    assert train(short, tmp_path, privacy=other, out=tmp_path / "u2").warnings == ()
