@@ -28,6 +28,7 @@ def main() -> None:
         base = make_base(Path(folder) / "base", n_layers=2 if FAST else 8)
         _add_against_plain(table, base)
         _add_against_trainer(table, base)
+        _add_private(table, base)
         _add_memory(table, base)
         _add_start(table, Path(folder))
     table.write("torch", "transformers", "peft", "bitsandbytes")
@@ -65,6 +66,14 @@ def _add_against_trainer(table: Table, base: Path) -> None:
     table.add("step: transformers Trainer, bitsandbytes 4-bit", trainer, "s")
     table.add("step: fedlpp, --compute bnb-4bit", quantized, "s")
     table.add("step: fedlpp dense, times faster than the Trainer", trainer / ours, "x", ">=2.5")
+
+
+def _add_private(table: Table, base: Path) -> None:
+    """The same batches for both: Poisson's are of other sizes, and as large on average."""
+    loops = Loops(base)
+    private, ours = in_turns(loops.ours(private=True), loops.ours(), runs=N_STEPS)
+    table.add("step: fedlpp, privacy for examples", private, "s")
+    table.add("step: privacy for examples against without", private / ours, "x", "<=2.0")
 
 
 def _add_memory(table: Table, base: Path) -> None:

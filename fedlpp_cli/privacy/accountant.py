@@ -23,6 +23,8 @@ _COARSER: Final = 10
 # Beyond it numbers overflow, and nothing is protected anyway.
 _BEYOND_MEANING: Final = 1e5
 _SIGMA_DIGITS: Final = 4
+# With enough noise epsilon is 0, which has no logarithm.
+_NOTHING: Final = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def noise_multiplier_for(epsilon: float, delta: float, *, sampling_rate: float, 
 
     def excess(sigma: float, cost: Callable[..., float] = epsilon_of, **options: Any) -> float:
         """How far the cost is above what it may be; on a scale on which it is nearly a line."""
-        return math.log(cost([Spending(sigma, sampling_rate, n_steps)], delta, **options) / epsilon)
+        found = cost([Spending(sigma, sampling_rate, n_steps)], delta, **options)
+        return math.log(max(found, _NOTHING) / epsilon)
 
     high = _root(partial(excess, cost=renyi_epsilon_of), 1.0)
     unit = 10.0**-_SIGMA_DIGITS

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from fedlpp_cli import canonical
-from fedlpp_cli.errors import InputError, LineageError, UsageError
+from fedlpp_cli.errors import InputError, LineageError, OutputError, UsageError
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.privacy.accountant import Spending, noise_multiplier_for
 from fedlpp_cli.privacy.budget_ledger import Budget, Charge, foresee_charge, read_ledger, record_charge
@@ -209,11 +209,16 @@ def open_private(
 
 
 def check_place(ledger: Path, others: dict[str, object]) -> None:
-    """Refuse a ledger in the place of something else that the command reads or writes.
+    """Refuse a ledger in the place of something else that the command reads or writes, or that cannot be written.
 
     Raises:
-        UsageError: naming both.
+        UsageError: naming both places.
+        OutputError: it is better known before the training than after it.
     """
+    exists = os.path.lexists(ledger)
+    place = ledger if exists else next(folder for folder in ledger.absolute().parents if os.path.lexists(folder))
+    if not os.access(place, os.W_OK) or not (exists or place.is_dir()):
+        raise OutputError(f"{ledger}: cannot be written", hint="--ledger FILE")
     for option, other in others.items():
         if isinstance(other, str | Path) and os.path.realpath(other) == os.path.realpath(ledger):
             raise UsageError(f"{option} and --ledger are both {ledger}")

@@ -15,6 +15,7 @@ from fedlpp_cli.errors import (
     BudgetError,
     InputError,
     LineageError,
+    OutputError,
     PolicyError,
     UsageError,
 )
@@ -269,6 +270,13 @@ def refused(error, match, federation, folder, **options):
 def test_a_ledger_has_to_be_there_or_be_begun(short, tmp_path):
     error = refused(InputError, "no ledger is there", short, tmp_path, privacy=private(tmp_path, new_ledger=False))
     assert "--new-ledger" in error.hint
+
+
+def test_a_ledger_that_cannot_be_written_is_refused_before_anything_is_trained(short, tmp_path):
+    (tmp_path / "notes").write_text("")
+    wrong = private(tmp_path, ledger=tmp_path / "notes" / "ledger")
+    refused(OutputError, "cannot be written", short, tmp_path, privacy=wrong, on_progress=stop_at(1))
+    train(short, tmp_path, privacy=private(tmp_path, ledger=tmp_path / "new" / "folder" / "ledger"))
 
 
 def test_a_ledger_of_other_data_is_refused_unless_that_is_said(short, tmp_path):
