@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from table import FAST, Table
 from train_models import PEAK_CHILD, Loops, make_base, make_demo
+from train_private import steps
 
 N_STEPS = 3 if FAST else 8
 
@@ -71,7 +72,7 @@ def _add_against_trainer(table: Table, base: Path) -> None:
 def _add_private(table: Table, base: Path) -> None:
     """The same batches for both: Poisson's are of other sizes, and as large on average."""
     loops = Loops(base)
-    private, ours = in_turns(loops.ours(private=True), loops.ours(), runs=N_STEPS)
+    private, ours = in_turns(steps(loops, private=True), steps(loops, private=False), runs=N_STEPS)
     table.add("step: fedlpp, privacy for examples", private, "s")
     table.add("step: privacy for examples against without", private / ours, "x", "<=2.0")
 

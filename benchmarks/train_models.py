@@ -13,13 +13,11 @@ import torch
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.first_values import first_values, resolve_lora
 from fedlpp_cli.models.open_model import open_model
-from fedlpp_cli.privacy.secret_stream import KEY_BYTES, SecretStream
 from fedlpp_cli.quiet import quiet_libraries
 from fedlpp_cli.records.specs import LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.task import Example
 from fedlpp_cli.training.loop import Training
-from fedlpp_cli.training.private_gradient import PrivateGradient
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.tiny import make_tokenizer, prompt_rows, write_jsonl
@@ -93,19 +91,13 @@ class Loops:
         opened = open_model(base, TASK, device="meta").model
         self.n_parameters = sum(parameter.numel() for parameter in opened.parameters())
 
-    def ours(self, *, quantized: bool = False, private: bool = False) -> Callable[[], object]:
-        """A step of our training; with `private` that of DP-SGD, on the same batches."""
+    def ours(self, *, quantized: bool = False) -> Callable[[], object]:
+        """A step of our training."""
         base = open_model(self.base, TASK, compute="bf16", quantized=quantized).model
         adapted = AdaptedModel(base, self.lora, compute="bf16")
         adapted.load(first_values(self.base, TASK, self.lora, seed=0))
-        gradient = None
-        if private:
-            stream = SecretStream(bytes(KEY_BYTES), "bench")
-            gradient = PrivateGradient(
-                adapted, self.task, RECIPE, stream=stream, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch=BATCH
-            )
-        training = Training(adapted, self.task, self.examples, RECIPE, labels=("bench",), gradient=gradient)
-        steps = training.sampler.steps_from(0)
+        training = Training(adapted, self.task, self.examples, RECIPE, labels=("bench",))
+        steps = training._sampler.steps_from(0)  # noqa: SLF001  # one step at a time, as `run` makes them
         base.train()
         return lambda: training._step(0, next(steps))  # noqa: SLF001
 

@@ -74,7 +74,7 @@ def _setup(choice: ComputeChoice, wish: ComputeSpec, before: ClientState | None)
     """What the numbers of a training depend on, beside package and data."""
     return {
         "device": choice.device,
-        "compute": choice.backend,
+        "backend": choice.backend,
         "batching": wish.batching,
         "micro_batch": str(choice.micro_batch or "whole"),
         **({"state": before.sha256} if before is not None and before.sha256 else {}),

@@ -43,7 +43,7 @@ SHAPES = {
 }  # fmt: skip
 
 SETUP = {
-    "batching": "auto", "compute": "dense-fp32", "device": "cpu", "micro_batch": "whole",
+    "backend": "dense-fp32", "batching": "auto", "device": "cpu", "micro_batch": "whole",
     "torch": str(torch.__version__),
 }  # fmt: skip
 
