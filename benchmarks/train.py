@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from table import FAST, Table
 from train_models import PEAK_CHILD, Loops, make_base, make_demo
+from train_private import steps
 
 N_STEPS = 3 if FAST else 8
 
@@ -32,6 +33,7 @@ def main() -> None:
         _add_against_plain(table, base)
         _add_mixed(table, base)
         _add_against_trainer(table, wide)
+        _add_private(table, base)
         _add_memory(table, base)
         _add_start(table, Path(folder))
     table.write("torch", "transformers", "peft", "bitsandbytes")
@@ -83,6 +85,14 @@ def _add_against_trainer(table: Table, base: Path) -> None:
     table.add("step: transformers Trainer, bitsandbytes 4-bit", trainer, "s")
     table.add("step: fedlpp, --compute bnb-4bit", quantized, "s")
     table.add("step: fedlpp dense, times faster than the Trainer", trainer / ours, "x", ">=2.5")
+
+
+def _add_private(table: Table, base: Path) -> None:
+    """The same batches for both: Poisson's are of other sizes, and as large on average."""
+    loops = Loops(base)
+    private, ours = in_turns(steps(loops, private=True), steps(loops, private=False), runs=N_STEPS)
+    table.add("step: fedlpp, privacy for examples", private, "s")
+    table.add("step: privacy for examples against without", private / ours, "x", "<=2.0")
 
 
 def _add_memory(table: Table, base: Path) -> None:

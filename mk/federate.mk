@@ -10,6 +10,8 @@
 #   KEEP_STATE   1: clients keep what rounding takes from their updates, and add it to the next ones. From the first
 #                round on; for federations that round updates: PACK_OPTIONS="--update-bits 4", or [update]; and their
 #                control variates, where [train] asks for those
+#   LEDGERS      a folder with CLIENT.budget for each client who trains with privacy for examples, which [privacy] or
+#                CLIENT_TRAIN_OPTIONS="--dp-epsilon 8 --dp-rounds 3" ask for; begun in the first round
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #
 # What a run releases is noted in its own folder and not in the user's: several runs on one machine may start from the
@@ -41,6 +43,9 @@ $(RUN)/round-0000/master.safetensors:
 # A killed client-train can leave a state alone: --force replaces it.
 states = $(if $(KEEP_STATE),$(if $(2),--state $(RUN)/$(2)/states/$*.safetensors) --state-out $(RUN)/$(1)/states/$*.safetensors --force)
 
+# $(1): the round before, if any.
+ledger = $(if $(LEDGERS),--ledger $(LEDGERS)/$*.budget$(if $(1),, --new-ledger))
+
 # $(1): this round, $(2): the next one, $(3): the one before. A private base is quantized in the first round and lies in $(RUN)/base.
 define round_rules
 $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
@@ -50,7 +55,7 @@ $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
 	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(PACK_OPTIONS) --out $$(@D) --quiet
 
 $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
-	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
+	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(call ledger,$(3)) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(2)/master.safetensors: | $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors)
 	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet

@@ -7,6 +7,7 @@ import typer
 
 from fedlpp_cli.cli.boundary import FedlppGroup, command
 from fedlpp_cli.cli.commands.aggregate import aggregate
+from fedlpp_cli.cli.commands.budget import budget
 from fedlpp_cli.cli.commands.client_train import client_train
 from fedlpp_cli.cli.commands.evaluate import evaluate
 from fedlpp_cli.cli.commands.export import export
@@ -41,6 +42,7 @@ for name, function, panel in (
     ("quantize", quantize, OWNER),
     ("pack", pack, OWNER),
     ("client-train", client_train, CLIENT),
+    ("budget", budget, CLIENT),
     ("aggregate", aggregate, OWNER),
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),

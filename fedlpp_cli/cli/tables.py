@@ -10,7 +10,7 @@ from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.printable import printable
-from fedlpp_cli.cli.privacy_tables import client_privacy_rows
+from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
 
 
@@ -88,6 +88,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("training", _train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
         ("compute", compute_text(result.compute)),
+        ("privacy", privacy_text(result.privacy)),
     ]
     if result.plan is not None:
         rows += plan_rows(result.plan, result.compute)
@@ -295,7 +296,7 @@ def _log(result: Any) -> Iterable[Block]:
 
 
 # Commands that write nothing: `path` says what they read.
-_READERS: Final = {"inspect", "verify", "status", "log"}
+_READERS: Final = {"inspect", "verify", "status", "log", "budget"}
 _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "init": _master,
     "import": _master,
@@ -309,5 +310,6 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "verify": _verify,
     "status": _status,
     "log": _log,
+    "budget": budget,
     "simulate": simulation,
 }

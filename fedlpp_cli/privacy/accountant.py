@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from fedlpp_cli.errors import UsageError
@@ -23,6 +23,8 @@ _COARSER: Final = 10
 # Beyond it numbers overflow, and nothing is protected anyway.
 _BEYOND_MEANING: Final = 1e5
 _SIGMA_DIGITS: Final = 4
+# With enough noise epsilon is 0, which has no logarithm.
+_NOTHING: Final = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,16 @@ def epsilon_of(history: Iterable[Spending], delta: float, *, coarse: bool = Fals
     total = _merged(history)
     if not total:
         return 0.0
+    _accounting()
+    return _epsilon_of(tuple(total), delta, coarse=coarse)
+
+
+# A training asks for the same number before it, when its update is written, and when that is charged.
+@lru_cache(maxsize=256)
+def _epsilon_of(total: tuple[Spending, ...], delta: float, *, coarse: bool) -> float:
+    relation = _accounting().NeighboringRelation.ADD_OR_REMOVE_ONE
     from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
-    relation = _accounting().NeighboringRelation.ADD_OR_REMOVE_ONE
     rough = renyi_epsilon_of(total, delta)
     if rough > _BEYOND_MEANING:
         return rough
@@ -84,7 +93,8 @@ def noise_multiplier_for(epsilon: float, delta: float, *, sampling_rate: float, 
 
     def excess(sigma: float, cost: Callable[..., float] = epsilon_of, **options: Any) -> float:
         """How far the cost is above what it may be; on a scale on which it is nearly a line."""
-        return math.log(cost([Spending(sigma, sampling_rate, n_steps)], delta, **options) / epsilon)
+        found = cost([Spending(sigma, sampling_rate, n_steps)], delta, **options)
+        return math.log(max(found, _NOTHING) / epsilon)
 
     high = _root(partial(excess, cost=renyi_epsilon_of), 1.0)
     unit = 10.0**-_SIGMA_DIGITS

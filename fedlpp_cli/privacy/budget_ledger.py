@@ -68,6 +68,11 @@ class Ledger:
         """Of all charges, and `more`."""
         return epsilon_of([*(one.spending for one in self.charges), *more], self.budget.delta)
 
+    def until(self, run: str) -> "Ledger | None":
+        """What it said when that run was charged; None where it was not."""
+        found = next((number for number, one in enumerate(self.charges, 1) if one.run == run), None)
+        return None if found is None else Ledger(self.budget, self.charges[:found])
+
 
 def read_ledger(path: Path) -> Ledger | None:
     """The ledger; None where there is none, or an empty file.
@@ -79,15 +84,35 @@ def read_ledger(path: Path) -> Ledger | None:
     return _parse(read_regular(path, _MAX_BYTES + 1), path)[0] if os.path.lexists(path) else None
 
 
-def record_charge(path: Path, budget: Budget, charge: Charge, *, data_changed: bool = False) -> float:
+def foresee_charge(path: Path, budget: Budget, charge: Charge, *, data_changed: bool = False) -> float:
+    """What `record_charge` would return now; raises as it does. Writes nothing."""
+    known = read_ledger(path) or Ledger(budget, ())
+    charged = known.until(charge.run)
+    if charged is not None:
+        return charged.epsilon()
+    check_charge(path, known, budget, charge, data_changed=data_changed)
+    return known.epsilon(charge.spending)
+
+
+def record_charge(
+    path: Path, budget: Budget, charge: Charge, *, data_changed: bool = False, told: float | None = None
+) -> float:
     """Charge an update, or refuse. When this returns it is on disk. Of two processes the second sees the first's.
+
+    Args:
+        path: the ledger; made where there is none.
+        budget: what holds from now on.
+        charge: the update.
+        data_changed: it is for other data than the last one, and should be.
+        told: the epsilon that the update says.
 
     Returns:
         epsilon of this charge and all before it.
 
     Raises:
         BudgetError: it would pass the budget.
-        LineageError: the last charge was for other data, and `data_changed` is not set.
+        LineageError: the last charge was for other data, and `data_changed` is not set; epsilon is not what was told,
+            as another training was charged meanwhile.
         UsageError: another delta, or a larger budget, than the ledger has.
         ArtifactError: the ledger is damaged.
         InputError, OutputError: it is no regular file, or cannot be locked or written.
@@ -98,17 +123,20 @@ def record_charge(path: Path, budget: Budget, charge: Charge, *, data_changed: b
             data = os.pread(descriptor, _MAX_BYTES + 1, 0)
             ledger, size = _parse(data, path)
             known = ledger or Ledger(budget, ())
-            again = next((number for number, one in enumerate(known.charges) if one.run == charge.run), None)
-            if again is not None:
+            charged = known.until(charge.run)
+            if charged is not None:
                 append(descriptor, b"", size)
-                return Ledger(known.budget, known.charges[: again + 1]).epsilon()
+                return charged.epsilon()
             budget = check_charge(path, known, budget, charge, data_changed=data_changed)
+            total = known.epsilon(charge.spending)
+            if told not in (None, total):
+                raise LineageError(f"{path}: another training was charged meanwhile", hint="the same command again")
             new: list[Record] = [charge] if ledger and ledger.budget == budget else [budget, charge]
             os.ftruncate(descriptor, size)
             start = b"\n" if size and not data[:size].endswith(b"\n") else b""
             append(descriptor, start + b"".join(canonical.encode(to_plain(one)) + b"\n" for one in new), size)
             fsync_folder(path.parent)
-            return known.epsilon(charge.spending)
+            return total
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})", hint="--ledger FILE") from None
 
@@ -125,7 +153,7 @@ def check_charge(path: Path, known: Ledger, budget: Budget, charge: Charge, *, d
     if known.charges and known.charges[-1].data != charge.data and not data_changed:
         raise LineageError(
             f"{path}: a ledger of other data, {known.charges[-1].data[:12]}…, not {charge.data[:12]}…",
-            hint="the ledger of this data; where rows were added or changed, say that data has changed",
+            hint="the ledger of this data; where rows were added or changed, --data-changed",
         )
     total = known.epsilon(charge.spending)
     if budget.max_epsilon is not None and total > budget.max_epsilon:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 32
 _DOMAIN: Final = b"fedlpp secret stream 1"
+_NAME_DOMAIN: Final = b"fedlpp secret stream's name 1"
 _MANTISSA_BITS: Final = 53
 
 
@@ -39,6 +40,11 @@ class SecretStream:
 
     def __repr__(self) -> str:
         return "SecretStream(...)"
+
+    @property
+    def digest(self) -> str:
+        """A name of key and context, sha256, which tells neither."""
+        return hashlib.sha256(_NAME_DOMAIN + self.key + self._context).hexdigest()
 
     def uniforms(self, count: int, *names: object) -> "np.ndarray":
         """`count` float64 in [0, 1), multiples of 2^-53."""

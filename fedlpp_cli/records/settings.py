@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
+from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
@@ -36,6 +37,7 @@ SECTIONS: Final[dict[str, type[Record]]] = {
     "base_quantize": BaseQuantSpec,
     "train": TrainSpec,
     "update": QuantSpec,
+    "privacy": PrivacySpec,
     "aggregate": AggregateSpec,
     "evaluate": EvaluateSpec,
 }
@@ -44,7 +46,10 @@ SECTIONS: Final[dict[str, type[Record]]] = {
 SECTION_DEFAULTS: Final[dict[str, dict[str, object]]] = {"update": {"bits": FULL_PRECISION.bits}}
 
 # Of these fields one is set; an option for one takes the place of either in the file. Without any: the default.
-_ONE_OF: Final[dict[type[Record], dict[str, object]]] = {TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None}}
+_ONE_OF: Final[dict[type[Record], dict[str, object]]] = {
+    TrainSpec: {"steps": DEFAULT_STEPS, "epochs": None},
+    PrivacySpec: {"noise_multiplier": None, "epsilon": None},
+}
 # With an option of that value, these fields of the file have no meaning, and are not looked at.
 _WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] = {
     QuantSpec: {
@@ -73,6 +78,7 @@ class FederationFile(Record, frozen=True, kw_only=True):
     base_quantize: dict[str, Any] = {}
     train: dict[str, Any] = {}
     update: Annotated[dict[str, Any], Meta(description=_UPDATE)] = {}
+    privacy: dict[str, Any] = {}
     aggregate: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     columns: Annotated[dict[str, str], Meta(description="field = column, where the data names them otherwise")] = {}

@@ -14,6 +14,7 @@ from typing import Final
 
 import torch
 from msgspec.structs import asdict, replace
+from torch import Tensor
 
 from fedlpp_cli.artifact.safetensors_file import TORCH_NAMES
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
@@ -111,6 +112,20 @@ class Checkpoints:
         if not self._settings.restart and os.path.lexists(self._path):
             with self._opened() as file:
                 self.resumed_from = file.header.spec.n_steps
+
+    def tensor(self, name: str) -> Tensor | None:
+        """One of what is there; None where there is no checkpoint.
+
+        Raises:
+            InputError, ArtifactError: it cannot be read, or has no such tensor.
+            LineageError: it is of another training.
+        """
+        if self.resumed_from is None:
+            return None
+        with self._opened() as file:
+            if name not in file.tensors:
+                raise ArtifactError(f"{self._path}: tensor {name!r} is missing")
+            return file.read(name).clone()
 
     @contextlib.contextmanager
     def watch(self, training: Training) -> Iterator[OnStep]:

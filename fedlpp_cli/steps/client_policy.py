@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from fedlpp_cli.errors import PolicyError
 from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.training.schedule import n_steps
+
+_ASK_FOR_LESS: Final = "ask the owner for less, or change the policy file if you mean to allow it"
 
 
 def check_policy(policy: ClientPolicy, package: OpenPackage) -> None:
@@ -48,7 +51,7 @@ def check_privacy(policy: ClientPolicy, package: OpenPackage, privacy: ExamplePr
         problems = ["it would be trained without privacy for its examples"] if policy.asks_for_privacy else []
     else:
         problems = [*_promised_too_little(policy, privacy)]
-    _refuse(package, problems)
+    _refuse(package, problems, hint="--dp-epsilon or --noise-multiplier, with --ledger; or change the policy file")
 
 
 def _asked_too_much(policy: ClientPolicy, package: OpenPackage) -> Iterator[str]:
@@ -87,9 +90,9 @@ def _base_digests(package: OpenPackage) -> set[str]:
     return {digest for name, digest in base.files.items() if name.endswith(".safetensors")}
 
 
-def _refuse(package: OpenPackage, problems: list[str]) -> None:
+def _refuse(package: OpenPackage, problems: list[str], *, hint: str = _ASK_FOR_LESS) -> None:
     if problems:
         raise PolicyError(
             f"{package.name}: more than your policy allows: {'; '.join(problems)}",
-            hint="ask the owner for less, or change the policy file if you mean to allow it",
+            hint=hint,
         )

@@ -20,12 +20,14 @@ from fedlpp_cli.steps.inputs import RefLike, open_tensors
 class ClientState:
     """What a client keeps, float32 by component: `residual`, what rounding took; `control`, SCAFFOLD's own variate.
 
-    `control` is None where no round has made any, which stands for zeros. `sha256`: of the file that it was read from.
+    `control` is None where no round has made any, which stands for zeros.
+    `sha256`: of the file that it was read from; `update`: of the update that it belongs to.
     """
 
     residual: Mapping[str, Tensor]
     control: Mapping[str, Tensor] | None = None
     sha256: str | None = None
+    update: str | None = None
 
 
 def read_state(ref: RefLike, package: PackageHeader, proxy: ProxySpec, *, client: str) -> ClientState:
@@ -49,11 +51,11 @@ def read_state(ref: RefLike, package: PackageHeader, proxy: ProxySpec, *, client
         check_same_layout(layout_of(state.tensors), state_layout(proxy.shapes, has_control), source=source)
         names = [residual_name, *([control_name] if has_control else [])]
         held = [{component: state.read(name(component)) for component in proxy.shapes} for name in names]
-        sha256 = state.sha256
+        sha256, update = state.sha256, state.header.parent("update")
     for name, values in zip(names, held, strict=True):
         for component, value in values.items():
             check_finite(value, name=f"{source}: {name(component)}")
-    return ClientState(held[0], held[1] if has_control else None, sha256)
+    return ClientState(held[0], held[1] if has_control else None, sha256, update)
 
 
 def write_state(path: Path, update: UpdateHeader, update_sha256: str, state: ClientState, *, force: bool) -> None:

@@ -17,23 +17,31 @@ from fedlpp_cli.processes import process_number
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec, TrainPlan
 from fedlpp_cli.records.policy import ClientPolicy
+from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
-from fedlpp_cli.steps.checkpoints import Checkpointing, Checkpoints, identity_of
+from fedlpp_cli.steps.checkpoints import Checkpointing, Checkpoints
 from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
-from fedlpp_cli.steps.client_state import ClientState, read_state
+from fedlpp_cli.steps.client_state import read_state
 from fedlpp_cli.steps.computing import choose_for, open_chosen, plan_training, told, tried
 from fedlpp_cli.steps.inputs import RefLike
 from fedlpp_cli.steps.local_training import (
     TrainedUpdate,
     check_addressee,
+    foresee_again,
     open_round,
     open_task,
     train_update,
     write_update,
 )
 from fedlpp_cli.steps.packages import OpenPackage, open_package
+from fedlpp_cli.steps.prepared_training import prepare
+from fedlpp_cli.steps.private_training import (
+    PrivacySettings,
+    PrivateTraining,
+    check_place,
+)
 from fedlpp_cli.tasks.data import Data, load_data
 from fedlpp_cli.training.loop import Watch
 from fedlpp_cli.training.processes import joined
@@ -47,7 +55,8 @@ class TrainResult(Record, frozen=True, kw_only=True):
 
     `bits_per_parameter` and `n_bytes` count what is sent, codes and scales. `state`: where the new state lies.
     `compute`: how it was, or would be, computed. `plan`: with `dry_run`, what it would take. `resumed_from`: the step
-    of the checkpoint that it went on from, None for none. `warnings`: to read before sending.
+    of the checkpoint that it went on from, None for none. `privacy`: what the update says of it, None for none.
+    `warnings`: to read before sending.
     """
 
     path: str
@@ -68,6 +77,7 @@ class TrainResult(Record, frozen=True, kw_only=True):
     compute: ComputeChoice
     plan: TrainPlan | None
     resumed_from: int | None
+    privacy: ExamplePrivacy | None
     warnings: tuple[str, ...]
 
 
@@ -84,6 +94,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
     split: str | None = None,
     device: str = "auto",
     policy: ClientPolicy | None = None,
+    privacy: PrivacySettings | None = None,
     compute: ComputeSpec | None = None,
     checkpoint: Checkpointing | None = None,
     watches: Sequence[Watch] = (),
@@ -110,6 +121,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         split: of a data set that has several.
         device: "auto", "cpu", "cuda" or "split" over all GPUs.
         policy: what the client allows; None for anything.
+        privacy: train with noise, and charge it; None for a training as it comes.
         compute: how to compute; chosen from the machine where nothing is asked for.
         checkpoint: keep how far the training is, and go on from what was kept before.
         watches: go along with the training, such as `steps/step_logs.py`.
@@ -120,22 +132,26 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
     Raises:
         ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
             does not belong to it; a checkpoint that is not sound, or is of another training.
-        UsageError: update, state and checkpoint in one place; control variates, and no place for the state; a batching
-            that the model has no use for.
+        UsageError: update, state, checkpoint and ledger in one place; control variates, and no place for the state; a
+            batching that the model has no use for; what privacy for examples does not go with.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
         InterruptedRunError: Ctrl-C with a checkpoint, which holds all steps that were made.
-        PolicyError: a package that asks for more than the policy allows.
+        PolicyError: a package that asks for more than the policy allows, or less privacy than it asks for.
+        BudgetError: epsilon would pass the ledger's budget.
         MemoryLimitError: memory ran out; nothing is written.
         SecrecyError: an update for a public repository, a state or a checkpoint for the Hub.
     """
     wish, limits = compute or ComputeSpec(), policy or ClientPolicy()
     with _destination(parse_ref(out), client, force=force) as place, ExitStack() as files:
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
-        others = {"--out": place.path, "--state-out": state_path, "--state": state, "--data": data}
+        others: dict[str, object] = {"--out": place.path, "--state-out": state_path, "--state": state, "--data": data}
+        if privacy is not None:
+            check_place(privacy.ledger, others)
+            others["--ledger"] = privacy.ledger
         kept = None if checkpoint is None else Checkpoints(checkpoint, others, on_progress)
-        opened = _open_allowed(files, package, client, limits)
+        opened = _open_allowed(files, package, client, limits, is_private=privacy is not None)
         manifest = opened.folder.header
         _check_kept(opened, state_path)
         before = None if state is None else read_state(state, manifest, opened.proxy.header.spec, client=client)
@@ -146,26 +162,30 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         check_length(limits, opened, len(rows.examples))
         longest = max(len(example.input_ids) for example in rows.examples)
         choice = choose_for(opened, folder, wish, device=device, max_length=longest)
-        if kept is not None:
-            kept.open(opened, identity_of(client, manifest.spec.train, rows.examples, **_setup(choice, wish, before)))
-            watches = (kept.watch, *watches)
+        private = prepare(opened, client, rows, before, choice, wish, kept, privacy, on_progress)
+        if private is not None:
+            check_privacy(limits, opened, private.privacy)
+        watches = watches if kept is None else (kept.watch, *watches)
         told_of = partial(
-            _result, opened, client, rows, state=state_path, resumed_from=None if kept is None else kept.resumed_from
-        )
+            _result, opened, client, rows, state=state_path, resumed_from=None if kept is None else kept.resumed_from,
+            private=private,
+        )  # fmt: skip
         plan = plan_training(opened, folder, choice, rows.examples, client) if dry_run else None
         if plan is not None and not wish.trial_steps:
             return told_of(choice, path=str(out), plan=plan)
         share = files.enter_context(joined(choice.device, wish.micro_batch))
         on_progress(told(choice), 0, 0)
         adapted, choice = open_chosen(opened, folder, choice)
-        local = open_round(opened, task, adapted, share=share, batching=wish.batching)
+        batching = wish.batching if private is None else "padded"
+        local = open_round(opened, task, adapted, share=share, batching=batching)
         if plan is not None:
             on_progress("trying steps", 0, 0)
             plan = tried(plan, local, choice, rows.examples, client, wish)
             return told_of(choice, path=str(out), plan=plan)
         with memory_errors(choice, doing="training", batch_size=manifest.spec.train.batch_size):
-            trained = train_update(local, client, rows.examples, before, on_progress, () if share.rank else watches)
-        sha256 = None if share.rank else write_update(place.path, state_path, trained, force=force)
+            watches = () if share.rank else watches
+            trained = train_update(local, client, rows.examples, before, on_progress, watches, private)
+        sha256 = None if share.rank else _write(place.path, state_path, trained, opened, limits, private, force=force)
     if kept is not None:
         kept.remove()
     return told_of(choice, path=str(place.written), sha256=sha256, trained=trained)
@@ -182,31 +202,34 @@ def _destination(ref: Ref, client: str, *, force: bool) -> Iterator[store.Destin
         yield place
 
 
-def _open_allowed(files: ExitStack, package: RefLike, client: str, limits: ClientPolicy) -> OpenPackage:
+def _open_allowed(
+    files: ExitStack, package: RefLike, client: str, limits: ClientPolicy, *, is_private: bool
+) -> OpenPackage:
     """The package, known to be for this client and to ask for no more than it allows."""
     opened = open_package(package)
     files.callback(opened.proxy.close)
     check_addressee(opened, client)
     check_policy(limits, opened)
-    check_privacy(limits, opened, None)
+    if not is_private:
+        check_privacy(limits, opened, None)
     return opened
 
 
-def _setup(choice: ComputeChoice, wish: ComputeSpec, before: ClientState | None) -> dict[str, str]:
-    """What the numbers of a training depend on, beside package and data.
-
-    Raises:
-        UsageError: several processes, of which a checkpoint would hold one.
-    """
-    if choice.n_processes > 1:
-        raise UsageError(f"--checkpoint goes with one process, these are {choice.n_processes}")
-    return {
-        "device": choice.device,
-        "backend": choice.backend,
-        "batching": wish.batching,
-        "micro_batch": str(choice.micro_batch or "whole"),
-        **({"state": before.sha256} if before is not None and before.sha256 else {}),
-    }
+def _write(
+    path: Path,
+    state_path: Path | None,
+    trained: TrainedUpdate,
+    opened: OpenPackage,
+    limits: ClientPolicy,
+    private: PrivateTraining | None,
+    *,
+    force: bool,
+) -> str:
+    if private is None:
+        return write_update(path, state_path, trained, force=force)
+    trained = foresee_again(trained, private)
+    check_privacy(limits, opened, private.privacy)
+    return write_update(path, state_path, trained, force=force, charge=private.charge)
 
 
 def _state_path(files: ExitStack, ref: Ref, update: Path, *, force: bool) -> Path:
@@ -237,6 +260,7 @@ def _result(
     state: Path | None = None,
     plan: TrainPlan | None = None,
     resumed_from: int | None = None,
+    private: PrivateTraining | None = None,
 ) -> TrainResult:
     shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -260,5 +284,6 @@ def _result(
         compute=choice,
         plan=plan,
         resumed_from=resumed_from,
+        privacy=None if private is None else private.privacy,
         warnings=() if trained is None else trained.warnings,
     )

@@ -3,10 +3,13 @@
 Package and model are open already: `client-train` opens them for one client, a simulation for many.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read_control
@@ -21,15 +24,17 @@ from fedlpp_cli.records.specs import Batching, TrainMetrics
 from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.client_state import ClientState, write_state
 from fedlpp_cli.steps.packages import OpenPackage
+from fedlpp_cli.steps.private_training import PrivateTraining
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
 from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
-from fedlpp_cli.training.gradients import WHOLE, MeanGradient
+from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.limits import check_fits
 from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
+from fedlpp_cli.training.sampling import Sampler
 from fedlpp_cli.training.schedule import learning_rate_sum
 from fedlpp_cli.training.shares import Share
 
@@ -107,6 +112,7 @@ def train_update(
     state: ClientState | None,
     on_progress: Progress,
     watches: Sequence[Watch] = (),
+    private: PrivateTraining | None = None,
 ) -> TrainedUpdate:
     """Train from the proxy on; the difference, with the residual, rounded as the package asks.
 
@@ -117,6 +123,7 @@ def train_update(
         state: what its last round left; None for nothing.
         on_progress: told of each step.
         watches: go along with the training.
+        private: gives each example's gradient its bound and noise; None for a training as it comes.
 
     Raises:
         ModelError: a base model that has not the adapter's layers in these shapes, or cannot take the examples.
@@ -126,40 +133,53 @@ def train_update(
     own = state.control if state else None
     check_fits(opened.adapted.model, opened.task.spec.max_length, examples)
     opened.adapted.load(opened.start)
-    run = train(
-        opened.adapted,
-        opened.task,
-        examples,
-        manifest.spec.train,
-        labels=(manifest.federation, manifest.round, client),
-        gradient=MeanGradient(
+    epsilon = f", epsilon {private.privacy.epsilon:.4g} once it is sent" if private else ""
+    with _parts(opened, len(examples), own, private) as (gradient, sampler):
+        run = train(
             opened.adapted,
             opened.task,
+            examples,
             manifest.spec.train,
+            labels=(manifest.federation, manifest.round, client, *(private.labels if private else ())),
+            gradient=gradient,
+            sampler=sampler,
             share=opened.share,
-            make_batches=opened.make_batches,
-            corrections=corrections(own, opened.control),
-        ),
-        share=opened.share,
-        on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}", done.step, done.total),
-        watches=watches,
-    )
+            on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}{epsilon}", done.step, done.total),
+            watches=watches,
+        )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
     check_trained(delta)
     rounded = round_update(delta, manifest.spec.update, state.residual if state else None)
-    metrics = _metrics(len(examples), run, check_update(rounded.values, manifest.spec.train.max_update_norm))
+    norm = check_update(rounded.values, manifest.spec.train.max_update_norm)
+    metrics = _metrics(len(examples), run, norm, tells_losses=private is None)
     if manifest.spec.train.control_variates:
         own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
     header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
-    warnings = _warnings(opened, len(examples), run)
+    if private is not None:
+        header = replace(header, spec=replace(header.spec, privacy=private.privacy))
+    warnings = _warnings(opened, len(examples), run, private)
     return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own), warnings)
 
 
-def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *, force: bool) -> str:
+def foresee_again(trained: TrainedUpdate, private: PrivateTraining) -> TrainedUpdate:
+    """With the epsilon of now: its client's other trainings may have been charged since. Raises as `record_charge`."""
+    spec = replace(trained.header.spec, privacy=private.foresee())
+    return dataclasses.replace(trained, header=replace(trained.header, spec=spec))
+
+
+def write_update(
+    path: Path,
+    state_path: Path | None,
+    trained: TrainedUpdate,
+    *,
+    force: bool,
+    charge: Callable[[str], None] = lambda sha256: None,
+) -> str:
     """Update and state; the update's sha256. The state is whole and has its name before the update gets its own.
 
     The other way round a kill in between would leave an update that can be sent, and in the next round the residual
     that it already holds would be added once more. As it is, no update is there, and training again gives both.
+    `charge` is told the sha256 in front of the update's name; if it raises, no update is there.
 
     Raises:
         OutputExistsError, OutputError: as `write_tensors`.
@@ -171,24 +191,48 @@ def write_update(path: Path, state_path: Path | None, trained: TrainedUpdate, *,
         sha256 = writer.sha256()
         if state_path is not None:
             write_state(state_path, header, sha256, trained.state, force=force)
+        charge(sha256)
     return sha256
 
 
-def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun) -> tuple[str, ...]:
+def _warnings(opened: LocalRound, n_examples: int, run: TrainedRun, private: PrivateTraining | None) -> tuple[str, ...]:
     found = [loss_warning(run.loss_first, run.loss_last, guessing_loss(opened.adapted, opened.task))]
     if n_examples == 1:
         found.append("trained on one example: the update tells what is in it")
+    if private is not None and private.privacy.delta * n_examples >= 1:
+        found.append(f"delta is {private.privacy.delta:g}: below one in {n_examples} examples it would mean something")
     return tuple(warning for warning in found if warning)
 
 
-def _metrics(n_examples: int, run: TrainedRun, norm: float) -> TrainMetrics:
-    """What the owner is told; `norm` is that of what is sent."""
+@contextmanager
+def _parts(
+    opened: LocalRound, n_examples: int, control: Mapping[str, Tensor] | None, private: PrivateTraining | None
+) -> Iterator[tuple[Gradient, Sampler | None]]:
+    """How a step's gradient is made, and of which examples; None for the usual ones."""
+    recipe = opened.package.folder.header.spec.train
+    if private is not None:
+        with private.parts(opened.adapted, opened.task, recipe, n_examples, opened.share) as parts:
+            yield parts
+        return
+    gradient = MeanGradient(
+        opened.adapted,
+        opened.task,
+        recipe,
+        share=opened.share,
+        make_batches=opened.make_batches,
+        corrections=corrections(control, opened.control),
+    )
+    yield gradient, None
+
+
+def _metrics(n_examples: int, run: TrainedRun, norm: float, *, tells_losses: bool) -> TrainMetrics:
+    """What the owner is told; `norm` is that of what is sent. Losses and tokens are made of rows, without noise."""
     return TrainMetrics(
         n_examples=n_examples,
         n_steps=run.n_steps,
-        n_tokens=run.n_tokens,
-        loss_first=six_digits(run.loss_first),
-        loss_last=six_digits(run.loss_last),
+        n_tokens=run.n_tokens if tells_losses else 0,
+        loss_first=six_digits(run.loss_first) if tells_losses else None,
+        loss_last=six_digits(run.loss_last) if tells_losses else None,
         update_norm=six_digits(norm),
     )
 

@@ -77,6 +77,12 @@ def digest_of(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
+def digest_of_set(examples: Iterable[Example]) -> str:
+    """As `digest_of`, of the examples in any order: the sha256 of their sorted digests."""
+    digests = sorted(bytes.fromhex(digest_of([example])) for example in examples)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """A `(B, T)` int64 tensor of the rows, filled up to the longest."""
     import torch

@@ -38,7 +38,8 @@ class LossGate:
             raise GateError(
                 f"the gradient's norm is {made.norm} at step {step}; nothing was written", hint=_SMALLER_STEPS
             )
-        if step == 1:
+        # A first step of DP-SGD may have no example, and then has a loss of 0.
+        if step == 1 or self._first == 0.0:
             self._first = made.loss
         is_high = made.loss > _RUNAWAY_FACTOR * max(self._first, self._guessing)
         self._n_high = self._n_high + 1 if is_high else 0

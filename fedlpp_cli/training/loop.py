@@ -135,6 +135,7 @@ def train(
     *,
     labels: tuple[object, ...],
     gradient: Gradient | None = None,
+    sampler: Sampler | None = None,
     share: Share = WHOLE,
     on_step: OnStep = lambda done: None,
     watches: Sequence[Watch] = (),
@@ -146,7 +147,7 @@ def train(
     batches draw dropout of their own.
     """
     with seeded((*labels, *share.stream)), ExitStack() as entered:
-        training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient)
+        training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient, sampler=sampler)
         inner_first = [entered.enter_context(watch(training)) for watch in watches][::-1]
 
         def tell(done: StepDone) -> None:

@@ -17,12 +17,15 @@ def sampling_rate(n_examples: int, spec: TrainSpec) -> float:
 class PoissonSampling:
     """Each step has each example with probability `sampling_rate`; it may have none. Draws are secret, as the noise is.
 
-    A step's examples go through the model in batches of at most `batch_size`.
+    A step's examples go through the model in batches of at most `batch_size`, or `micro_batch`.
     """
 
-    def __init__(self, n_examples: int, spec: TrainSpec, stream: SecretStream) -> None:
+    def __init__(
+        self, n_examples: int, spec: TrainSpec, stream: SecretStream, *, micro_batch: int | None = None
+    ) -> None:
         """Draws from `stream` by the number of the step."""
-        self._n_examples, self._batch_size, self._stream = n_examples, spec.batch_size, stream
+        self._n_examples, self._stream = n_examples, stream
+        self._batch_size = min(spec.batch_size, micro_batch or spec.batch_size)
         self._rate = sampling_rate(n_examples, spec)
 
     def steps_from(self, first: int) -> Iterator[Sequence[Indices]]:

@@ -1,19 +1,24 @@
 """The gradient of DP-SGD (Abadi et al. 2016, arXiv 1607.00133)."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 
+from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.privacy.secret_stream import SecretStream
+from fedlpp_cli.privacy.secret_stream import KEY_BYTES, SecretStream
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Task
 from fedlpp_cli.training.example_gradients import ExampleGradients
 from fedlpp_cli.training.gradients import Chosen, StepGradient
+from fedlpp_cli.training.held import Held
 from fedlpp_cli.training.proximal import ProximalTerm
 
+# The name of what is held of the stream.
+KEY: Final = "key"
 # Clipped sums are rounded; with this much room the rounded ones keep the bound too.
-_ROOM = 1 - 1e-6
+_ROOM: Final = 1 - 1e-6
 
 
 class PrivateGradient:
@@ -21,7 +26,8 @@ class PrivateGradient:
 
     The noise has `noise_multiplier * max_grad_norm` as its standard deviation, comes from `stream` by the number of the
     step, and is there in a step without examples too. FedProx's term is no function of the data and is added behind it.
-    The recipe's own clipping is not done: every example is bounded already.
+    The recipe's own clipping is not done: every example is bounded already. What it holds for a checkpoint is the key
+    of all its secret numbers, those of the sampler too: nobody else may see it.
     """
 
     def __init__(
@@ -70,6 +76,22 @@ class PrivateGradient:
         self.step += 1
         return StepGradient(self._loss, square**0.5)
 
+    def held(self) -> Held:
+        """The key, the number of the next step, the last loss."""
+        key = torch.tensor(list(self._stream.key), dtype=torch.uint8)
+        return Held({KEY: key}, {"step": self.step, "loss": self._loss})
+
+    def put_back(self, held: Held) -> None:
+        """As `Resumable`, of a gradient with the same key."""
+        step, loss, values = held.values.get("step"), held.values.get("loss"), {*held.values}
+        if type(step) is not int or step < 0 or not isinstance(loss, float) or values != {"step", "loss"}:
+            raise ArtifactError(
+                f"a checkpoint whose gradient holds {dict(held.values)!r:.80}, a step and a loss are needed"
+            )
+        if {*held.tensors} != {KEY} or key_of(held.tensors[KEY]) != self._stream.key:
+            raise ArtifactError("a checkpoint with another key than this training draws from")
+        self.step, self._loss = step, loss
+
     def _add_clipped(self, examples: Chosen, sums: dict[str, torch.Tensor]) -> float:
         """Add a batch's clipped gradients to `sums`; the sum of its losses."""
         batch = self._task.collate(examples)
@@ -85,3 +107,16 @@ class PrivateGradient:
                 sums[name] += found
             parameter.grad = None
         return loss.item()
+
+
+def key_of(tensor: torch.Tensor) -> bytes:
+    """The key that a checkpoint holds.
+
+    Raises:
+        ArtifactError: something else.
+    """
+    if tensor.dtype != torch.uint8 or tuple(tensor.shape) != (KEY_BYTES,):
+        raise ArtifactError(
+            f"a checkpoint whose key is {tensor.dtype} {tuple(tensor.shape)}, {KEY_BYTES} bytes are needed"
+        )
+    return bytes(tensor.tolist())

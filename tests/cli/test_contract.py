@@ -10,11 +10,12 @@ from support.parties import Federation
 
 from fedlpp_cli import canonical
 from fedlpp_cli.cli.app import app
+from fedlpp_cli.privacy.budget_ledger import Budget, Charge, record_charge
 from fedlpp_cli.version import __version__
 
 COMMANDS = (
-    "init", "import", "quantize", "pack", "client-train", "aggregate", "simulate", "evaluate", "export", "inspect",
-    "verify", "status", "log",
+    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
+    "inspect", "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -27,8 +28,9 @@ DATA_KEYS = {
     "pack": "path sha256 federation round client train update n_files n_bytes ledger",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
-        "bits_per_parameter metrics state compute plan resumed_from warnings"
+        "bits_per_parameter metrics state compute plan resumed_from privacy warnings"
     ),
+    "budget": "path delta epsilon max_epsilon left n_rounds_left charges",
     "aggregate": (
         "path sha256 report federation round aggregate optimizer_steps median_change withheld_norm client_privacy "
         "n_clients n_examples clients rejected"
@@ -41,6 +43,11 @@ DATA_KEYS = {
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
+BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
+CHARGE = Charge(
+    federation="a" * 64, round=0, package="b" * 64, client="c", data="c" * 64, noise_multiplier=1.0, sampling_rate=1.0,
+    n_steps=1, run="1" * 64, update="d" * 64,
+)  # fmt: skip
 
 _CLIENT_PRIVACY = (
     "relation sampling sampling_rate expected_clients noise_multiplier update_noise_multiplier clip_norm "
@@ -61,6 +68,7 @@ def fedlpp(runner):
 def calls(played, llama, tmp_path):
     """Command to arguments of a call that succeeds; made one after the other they are a round."""
     run, out = played.folder, tmp_path / "out"
+    record_charge(tmp_path / "ledger", BUDGET, CHARGE)
     (tmp_path / "federation.toml").write_text("[task]\nmax_length = 32\n[train]\nsteps = 1\n")
     return {
         "init": ["--base", llama, "--max-length", 32, "--out", out / "master.safetensors"],
@@ -70,6 +78,7 @@ def calls(played, llama, tmp_path):
             played.package(0), "--base", llama, "--client", "c", "--data", played.data("a"), "--device", "cpu",
             "--out", out / "c.safetensors",
         ],
+        "budget": [tmp_path / "ledger"],
         "aggregate": [
             played.master(0), *played.updates(0), "--package", played.package(0), "--out", out / "next.safetensors",
         ],

@@ -8,6 +8,7 @@ import typer
 from fedlpp_cli.cli import checkpoint_options as k
 from fedlpp_cli.cli import compute_options as c
 from fedlpp_cli.cli import options as o
+from fedlpp_cli.cli import privacy_options as p
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
 from fedlpp_cli.errors import UsageError
@@ -78,6 +79,15 @@ def client_train(
     checkpoint_every: k.CheckpointEveryOpt = None,
     force_restart: k.ForceRestartOpt = False,
     log: k.LogOpt = None,
+    dp_epsilon: p.DpEpsilonOpt = None,
+    noise_multiplier: p.NoiseMultiplierOpt = None,
+    dp_delta: p.DpDeltaOpt = None,
+    dp_rounds: p.DpRoundsOpt = None,
+    max_grad_norm: p.MaxGradNormOpt = None,
+    ledger: p.LedgerOpt = None,
+    new_ledger: p.NewLedgerOpt = False,
+    max_epsilon: p.MaxEpsilonOpt = None,
+    data_changed: p.DataChangedOpt = False,
     federation: o.FederationOpt = None,
     policy: PolicyOpt = None,
     force: o.ForceOpt = False,
@@ -91,6 +101,8 @@ def client_train(
         --state-out state-7.safetensors --out north-7.safetensors
     fedlpp client-train package --client north --data notes.jsonl --checkpoint north.checkpoint --log north.jsonl
         --out north.safetensors
+    fedlpp client-train package --client north --data notes.jsonl --dp-epsilon 8 --dp-rounds 10 --ledger notes.budget
+        --new-ledger --out north.safetensors
     fedlpp client-train hf://org/federation/round-0000/package --base ./model --client north --data notes.csv
         --column text=body --out hf://org/updates/round-0000/north.safetensors
     """
@@ -112,6 +124,18 @@ def client_train(
         split=split,
         device=device,
         policy=read_policy(policy),
+        privacy=p.privacy_settings(
+            settings,
+            ledger=ledger,
+            max_epsilon=max_epsilon,
+            new_ledger=new_ledger,
+            data_changed=data_changed,
+            epsilon=dp_epsilon,
+            noise_multiplier=noise_multiplier,
+            delta=dp_delta,
+            n_rounds=dp_rounds,
+            max_grad_norm=max_grad_norm,
+        ),
         compute=c.compute_spec(compute, batching, gradient_checkpointing, micro_batch, trial_steps),
         checkpoint=k.checkpointing(checkpoint, checkpoint_every, restart=force_restart),
         watches=k.watches(log, force=force),

@@ -163,6 +163,11 @@ def simulate(
     from fedlpp_cli.engines.simulate import simulate as engine
 
     settings = read_settings(federation)
+    if settings.file.privacy:
+        raise UsageError(
+            f"{federation} [privacy]: a simulation's clients have no privacy for examples, and no ledgers",
+            hint="client-train has both; or a federation file without [privacy]",
+        )
     return engine(
         _federation(settings, base, seed, reference),
         _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from fedlpp_cli.errors import ArtifactError, BudgetError, LineageError, UsageError
-from fedlpp_cli.privacy.budget_ledger import Budget, Charge, read_ledger, record_charge
+from fedlpp_cli.privacy.budget_ledger import Budget, Charge, foresee_charge, read_ledger, record_charge
 
 BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
 # One step costs 4.377, two 6.6, three 8.4.
@@ -51,6 +51,30 @@ def test_the_same_run_is_charged_once_and_told_the_same(tmp_path):
     record_charge(path, BUDGET, another("2"))
     assert record_charge(path, BUDGET, ONE) == first
     assert len(read_ledger(path).charges) == 2
+
+
+def test_what_is_foreseen_is_what_is_charged_and_nothing_is_written_for_it(tmp_path):
+    path = tmp_path / "ledger"
+    expected = foresee_charge(path, BUDGET, ONE)
+    assert not path.exists()
+    assert record_charge(path, BUDGET, ONE, told=expected) == expected
+    assert foresee_charge(path, BUDGET, ONE) == expected
+    record_charge(path, BUDGET, another("2"))
+    before = path.read_bytes()
+    with pytest.raises(BudgetError):
+        foresee_charge(path, BUDGET, another("3"))
+    assert foresee_charge(path, BUDGET, ONE) == expected
+    assert path.read_bytes() == before
+
+
+def test_an_update_that_says_less_than_is_true_is_not_charged(tmp_path):
+    path = tmp_path / "ledger"
+    told = foresee_charge(path, BUDGET, another("2"))
+    record_charge(path, BUDGET, ONE)
+    before = path.read_bytes()
+    with pytest.raises(LineageError, match="charged meanwhile"):
+        record_charge(path, BUDGET, another("2"), told=told)
+    assert path.read_bytes() == before
 
 
 def test_other_data_has_to_be_said_and_counts_on_top(tmp_path):

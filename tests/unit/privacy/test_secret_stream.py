@@ -33,6 +33,13 @@ def test_the_key_is_not_in_the_text_of_a_stream():
     assert repr(SecretStream(KEY, "package")) == "SecretStream(...)"
 
 
+def test_its_digest_names_key_and_context_and_tells_neither():
+    streams = [SecretStream(KEY, "package"), SecretStream(KEY, "other"), SecretStream(b"2" * KEY_BYTES, "package")]
+    assert len({stream.digest for stream in streams}) == 3
+    assert SecretStream(KEY, "package").digest == streams[0].digest
+    assert KEY.hex() not in streams[0].digest
+
+
 def test_gaussians_are_gaussian():
     drawn = SecretStream(KEY, "package").gaussians(400_001, "noise")
     assert drawn.shape == (400_001,)

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from fedlpp_cli.tasks.task import Example, digest_of
+from fedlpp_cli.tasks.task import Example, digest_of, digest_of_set
 
 ONE, TWO = Example((5, 6), (5, 6), was_cut=False), Example((7,), (7,), was_cut=False)
 
@@ -40,3 +40,10 @@ def test_it_is_what_the_format_says():
     numbers = (2, 5, 6, 2**32, 1, 2, 0, 1)
     expected = hashlib.sha256(b"".join(number.to_bytes(8, "little", signed=True) for number in numbers)).hexdigest()
     assert digest_of([Example((5, 6), 1, False, type_ids=(0, 1))]) == expected
+
+
+def test_a_set_has_no_order_but_each_of_its_rows_counts():
+    assert digest_of_set([ONE, TWO]) == digest_of_set([TWO, ONE])
+    assert len({digest_of_set(rows) for rows in ([ONE], [ONE, ONE], [ONE, TWO], [], [ONE, TWO, TWO])}) == 5
+    joined = b"".join(sorted(bytes.fromhex(digest_of([one])) for one in (ONE, TWO)))
+    assert digest_of_set([TWO, ONE]) == hashlib.sha256(joined).hexdigest()

@@ -45,6 +45,12 @@ def test_a_high_loss_that_was_high_from_the_start_is_no_reason():
         watch([50.0, *[501.0] * 5])
 
 
+def test_a_first_step_without_examples_is_not_the_first_loss():
+    watch([0.0, 50.0, *[499.0] * 20])
+    with pytest.raises(GateError, match="run away"):
+        watch([0.0, 50.0, *[501.0] * 5])
+
+
 def test_the_gate_counts_on_after_it_is_put_back():
     gate, again = watch([1.0, *[100.0] * 3]), LossGate(GUESSING)
     again.put_back(gate.held())

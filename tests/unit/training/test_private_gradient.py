@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.tiny import label_rows, make_tokenizer, prompt_rows
 
-from fedlpp_cli.errors import ModelError
+from fedlpp_cli.errors import ArtifactError, ModelError
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.first_values import first_values, resolve_lora
 from fedlpp_cli.models.open_model import open_model
@@ -15,6 +15,7 @@ from fedlpp_cli.records.specs import LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.rows import Row
 from fedlpp_cli.training.example_gradients import ExampleGradients
+from fedlpp_cli.training.held import Held, Resumable
 from fedlpp_cli.training.poisson import PoissonSampling, sampling_rate
 from fedlpp_cli.training.private_gradient import PrivateGradient
 
@@ -148,3 +149,65 @@ def test_a_step_may_be_empty_and_a_training_can_start_at_any_step():
 def test_few_examples_are_all_in_every_step():
     sampler = PoissonSampling(3, TrainSpec(steps=1, batch_size=4), stream())
     assert next(sampler.steps_from(0)) == [[0, 1, 2]]
+
+
+def test_batches_are_as_small_as_is_asked_for_and_have_the_same_examples():
+    spec = TrainSpec(steps=1, batch_size=4, gradient_accumulation=2)
+    whole, small = (next(PoissonSampling(80, spec, stream(), micro_batch=n).steps_from(3)) for n in (None, 1))
+    assert [index for batch in whole for index in batch] == [index for batch in small for index in batch]
+    assert {len(batch) for batch in small} == {1}
+
+
+# Kept and put back
+
+
+def made(world, key=7):
+    adapted, task, _ = world
+    return PrivateGradient(
+        adapted, task, SPEC, stream=stream(key), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch=4.0
+    )
+
+
+def test_it_goes_on_with_the_noise_of_the_step(world):
+    first = made(world)
+    assert isinstance(first, Resumable)
+    first.compute([world[2]])
+    held = first.held()
+    last = first.compute([])
+    noise = [parameter.grad.clone() for parameter in world[0].parameters.values()]
+    first.close()
+    second = made(world)
+    second.put_back(Held(dict(held.tensors), dict(held.values)))
+    assert second.compute([]) == last
+    assert all(torch.equal(one, p.grad) for one, p in zip(noise, world[0].parameters.values(), strict=True))
+    second.close()
+
+
+KEY = torch.full((32,), 7, dtype=torch.uint8)
+VALUES = {"step": 1, "loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "values"),
+    [
+        ({}, VALUES),
+        ({"key": KEY + 1}, VALUES),
+        ({"key": KEY[:31]}, VALUES),
+        ({"key": KEY.float()}, VALUES),
+        ({"key": KEY, "more": KEY}, VALUES),
+        ({"key": KEY}, {"step": 1}),
+        ({"key": KEY}, {"step": -1, "loss": 0.5}),
+        ({"key": KEY}, {"step": True, "loss": 0.5}),
+        ({"key": KEY}, {"step": 1, "loss": None}),
+        ({"key": KEY}, {**VALUES, "more": 1}),
+    ],
+)
+def test_what_is_not_its_own_is_not_put_back(llama, tensors, values):
+    spec, rows = KINDS["llama"]
+    lora = resolve_lora(llama, spec, LoraSpec(rank=4))
+    world = AdaptedModel(open_model(llama, spec).model, lora), task_for(spec, make_tokenizer(), {}), rows
+    gradient = made(world)
+    with pytest.raises(ArtifactError):
+        gradient.put_back(Held(tensors, values))
+    gradient.put_back(Held({"key": KEY}, VALUES))
+    assert gradient.step == 1
