@@ -99,8 +99,8 @@ def client_train(
     fedlpp client-train package --client north --data notes.jsonl --out north.safetensors
     fedlpp client-train package-7 --client north --data notes.jsonl --state state-6.safetensors
         --state-out state-7.safetensors --out north-7.safetensors
-    fedlpp client-train package --client north --data notes.jsonl --checkpoint north.checkpoint --log north.jsonl
-        --out north.safetensors
+    fedlpp client-train package --client north --data notes.jsonl --checkpoint north.checkpoint
+        --log north.jsonl --out north.safetensors
     fedlpp client-train package --client north --data notes.jsonl --dp-epsilon 8 --dp-rounds 10 --ledger notes.budget
         --new-ledger --out north.safetensors
     fedlpp client-train hf://org/federation/round-0000/package --base ./model --client north --data notes.csv
