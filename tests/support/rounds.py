@@ -57,10 +57,11 @@ class Round:
 
 def first_round(folder: Path, theta: Arrays) -> Round:
     """A round whose master holds those float32 components."""
+    ranks = {value.shape[0] for name, value in theta.items() if name.endswith(".lora_A")}
     model = ModelSpec(
         base=BaseSpec(model_type="llama", private=False, hub=None, files={"config.json": "0" * 64}),
         task=TaskSpec(),
-        lora=LoraSpec(rank=2),
+        lora=LoraSpec(rank=max(ranks, default=1)),
     )
     spec = MasterSpec(model=model, seed=0, quantize=None, aggregate=None)
     master = folder / "master-0"
