@@ -21,27 +21,15 @@ Array = NDArray[Any]
 @compiled
 def add_weighted(rows: Array, weights: Array, total: Array) -> None:
     """`reference.add_weighted`."""
-    used = np.nonzero(weights)[0]
+    total[:] = 0.0
     for first in range(0, total.size, TILE):
-        _add_tile(rows, weights, used, first, total[first : first + TILE])
-
-
-@compiled
-def _add_tile(rows: Array, weights: Array, used: Array, first: int, part: Array) -> None:
-    """The weighted sum of a tile, which starts at `first`; four rows on each way through it."""
-    part[:] = 0.0
-    n_fours = used.size // 4 * 4
-    for k in range(0, n_fours, 4):
-        a, b, c, d = weights[used[k]], weights[used[k + 1]], weights[used[k + 2]], weights[used[k + 3]]
-        w, x = rows[used[k], first : first + part.size], rows[used[k + 1], first : first + part.size]
-        y, z = rows[used[k + 2], first : first + part.size], rows[used[k + 3], first : first + part.size]
-        for i in range(part.size):
-            two = part[i] + a * np.float64(w[i]) + b * np.float64(x[i])
-            part[i] = two + c * np.float64(y[i]) + d * np.float64(z[i])
-    for k in used[n_fours:]:
-        weight, values = weights[k], rows[k, first : first + part.size]
-        for i in range(part.size):
-            part[i] += weight * np.float64(values[i])
+        part = total[first : first + TILE]
+        for k in range(rows.shape[0]):
+            weight = weights[k]
+            if weight != 0.0:
+                values = rows[k, first : first + TILE]
+                for i in range(part.size):
+                    part[i] += weight * np.float64(values[i])
 
 
 @compiled
