@@ -13,21 +13,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-from fedlpp_cli import canonical
-from fedlpp_cli.artifact.ledger_file import append, locked
+from fedlpp_cli.artifact.ledger_file import MAX_BYTES, append, append_records, locked, whole_lines
 from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.whole import fsync_folder
 from fedlpp_cli.errors import ArtifactError, BudgetError, LineageError, OutputError, UsageError
 from fedlpp_cli.privacy.accountant import Spending, epsilon_of
 from fedlpp_cli.records.privacy import Delta
-from fedlpp_cli.records.record import Count, Digest, PartyName, PositiveFloat, Record, read_record, to_plain
-
-_MAX_BYTES: Final = 2**26
-_MAX_LINE_BYTES: Final = 2**14
+from fedlpp_cli.records.record import Count, Digest, PartyName, PositiveFloat, Record, read_record
 
 
 class Budget(Record, frozen=True, kw_only=True, tag_field="about", tag="budget"):
@@ -81,7 +77,7 @@ def read_ledger(path: Path) -> Ledger | None:
         ArtifactError: a damaged line.
         InputError: no regular file.
     """
-    return _parse(read_regular(path, _MAX_BYTES + 1), path)[0] if os.path.lexists(path) else None
+    return _parse(read_regular(path, MAX_BYTES + 1), path)[0] if os.path.lexists(path) else None
 
 
 def foresee_charge(path: Path, budget: Budget, charge: Charge, *, data_changed: bool = False) -> float:
@@ -120,7 +116,7 @@ def record_charge(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path) as descriptor:
-            data = os.pread(descriptor, _MAX_BYTES + 1, 0)
+            data = os.pread(descriptor, MAX_BYTES + 1, 0)
             ledger, size = _parse(data, path)
             known = ledger or Ledger(budget, ())
             charged = known.until(charge.run)
@@ -132,9 +128,7 @@ def record_charge(
             if told not in (None, total):
                 raise LineageError(f"{path}: another training was charged meanwhile", hint="the same command again")
             new: list[Record] = [charge] if ledger and ledger.budget == budget else [budget, charge]
-            os.ftruncate(descriptor, size)
-            start = b"\n" if size and not data[:size].endswith(b"\n") else b""
-            append(descriptor, start + b"".join(canonical.encode(to_plain(one)) + b"\n" for one in new), size)
+            append_records(descriptor, new, data, size)
             fsync_folder(path.parent)
             return total
     except OSError as error:
@@ -163,17 +157,8 @@ def check_charge(path: Path, known: Ledger, budget: Budget, charge: Charge, *, d
 
 def _parse(data: bytes, path: Path) -> tuple[Ledger | None, int]:
     """What the file says, and how many of its bytes say it."""
-    if len(data) > _MAX_BYTES:
-        raise ArtifactError(f"{path}: a ledger of more than {_MAX_BYTES} bytes is not read")
-    *lines, last = data.split(b"\n")
-    size = len(data)
-    if last:
-        try:
-            canonical.decode_object(last, source=str(path), max_bytes=_MAX_LINE_BYTES)
-            lines.append(last)
-        except ArtifactError:
-            size -= len(last)
-    found = [_parse_line(line, number, path) for number, line in enumerate(lines, 1) if line]
+    lines, size = whole_lines(data, path)
+    found = [_read(raw, source) for source, raw in lines]
     budgets = [one for one in found if isinstance(one, Budget)]
     if found and not isinstance(found[0], Budget):
         raise ArtifactError(f"{path}: line 1: a budget is needed")
@@ -184,8 +169,6 @@ def _charges(found: Sequence[Budget | Charge]) -> list[Charge]:
     return [one for one in found if isinstance(one, Charge)]
 
 
-def _parse_line(line: bytes, number: int, path: Path) -> Budget | Charge:
-    source = f"{path}: line {number}"
-    raw = canonical.decode_object(line, source=source, max_bytes=_MAX_LINE_BYTES)
+def _read(raw: dict[str, Any], source: str) -> Budget | Charge:
     kind: type[Budget | Charge] = Charge if raw.get("about") == "charge" else Budget
     return read_record(raw, kind, source=source, error=ArtifactError)

@@ -12,20 +12,17 @@ without an end that is no JSON was cut short before its master could be seen: it
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from fedlpp_cli import canonical
-from fedlpp_cli.artifact.ledger_file import append, locked
+from fedlpp_cli.artifact.ledger_file import MAX_BYTES, append_records, locked, whole_lines
 from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.whole import fsync_folder
 from fedlpp_cli.errors import ArtifactError, InputError, OutputError
 from fedlpp_cli.privacy.accountant import Spending
-from fedlpp_cli.records.record import Count, Digest, PositiveFloat, PositiveInt, Record, read_record, to_plain
+from fedlpp_cli.records.record import Count, Digest, PositiveFloat, PositiveInt, Record, read_record
 
-_MAX_BYTES: Final = 2**26
-_MAX_LINE_BYTES: Final = 2**14
 _HINT: Final = "--privacy-ledger FILE"
 
 
@@ -53,7 +50,7 @@ def read_charges(path: Path) -> tuple[RoundCharge, ...]:
         ArtifactError: a damaged line.
         InputError: no regular file.
     """
-    return _parse(read_regular(path, _MAX_BYTES + 1), path)[0] if os.path.lexists(path) else ()
+    return _parse(read_regular(path, MAX_BYTES + 1), path)[0] if os.path.lexists(path) else ()
 
 
 def record_charge(path: Path, charge: RoundCharge) -> tuple[RoundCharge, ...]:
@@ -69,12 +66,10 @@ def record_charge(path: Path, charge: RoundCharge) -> tuple[RoundCharge, ...]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path) as descriptor:
-            data = os.pread(descriptor, _MAX_BYTES + 1, 0)
+            data = os.pread(descriptor, MAX_BYTES + 1, 0)
             known, size = _parse(data, path)
             new: Sequence[RoundCharge] = [] if any(one.master == charge.master for one in known) else [charge]
-            os.ftruncate(descriptor, size)
-            start = b"\n" if new and size and not data[:size].endswith(b"\n") else b""
-            append(descriptor, start + b"".join(canonical.encode(to_plain(one)) + b"\n" for one in new), size)
+            append_records(descriptor, new, data, size)
             fsync_folder(path.parent)
             return (*known, *new)
     except InputError as error:
@@ -86,22 +81,11 @@ def record_charge(path: Path, charge: RoundCharge) -> tuple[RoundCharge, ...]:
 
 def _parse(data: bytes, path: Path) -> tuple[tuple[RoundCharge, ...], int]:
     """What the file says, and how many of its bytes say it."""
-    if len(data) > _MAX_BYTES:
-        raise ArtifactError(f"{path}: a ledger of more than {_MAX_BYTES} bytes is not read", hint=_HINT)
-    *lines, last = data.split(b"\n")
-    size = len(data)
-    if last:
-        try:
-            canonical.decode_object(last, source=str(path), max_bytes=_MAX_LINE_BYTES)
-            lines.append(last)
-        except ArtifactError:
-            size -= len(last)
-    return tuple(_parse_line(line, number, path) for number, line in enumerate(lines, 1) if line), size
+    lines, size = whole_lines(data, path, hint=_HINT)
+    return tuple(_read(raw, source) for source, raw in lines), size
 
 
-def _parse_line(line: bytes, number: int, path: Path) -> RoundCharge:
-    source = f"{path}: line {number}"
-    raw = canonical.decode_object(line, source=source, max_bytes=_MAX_LINE_BYTES)
+def _read(raw: dict[str, Any], source: str) -> RoundCharge:
     if raw.get("about") != "round":
         raise ArtifactError(f"{source}: about is {raw.get('about')!r:.80}, round is needed", hint=_HINT)
     return read_record(raw, RoundCharge, source=source, error=ArtifactError)
