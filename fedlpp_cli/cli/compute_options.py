@@ -43,6 +43,14 @@ MicroBatchOpt = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
+ShardBaseOpt = Annotated[
+    bool,
+    typer.Option(
+        "--shard-base",
+        help="Of several processes each keeps a part of the base only, for one that fits no single GPU.",
+        rich_help_panel=COMPUTE,
+    ),
+]
 TrainDeviceOpt = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda, or split: the base over all GPUs.", rich_help_panel=COMPUTE),
@@ -64,6 +72,8 @@ def compute_spec(
     gradient_checkpointing: bool,
     micro_batch: int | None,
     trial_steps: int = 0,
+    *,
+    shard_base: bool = False,
 ) -> ComputeSpec:
     """What was asked for."""
     return ComputeSpec(
@@ -71,5 +81,6 @@ def compute_spec(
         batching=batching,
         gradient_checkpointing=gradient_checkpointing,
         micro_batch=micro_batch,
+        shard_base=shard_base,
         trial_steps=trial_steps,
     )

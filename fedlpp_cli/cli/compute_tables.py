@@ -13,7 +13,9 @@ def compute_text(choice: Any) -> str:
         text += "; gradient checkpointing"
     if choice.micro_batch is not None:
         text += f"; {choice.micro_batch} rows at once"
-    return text if choice.n_processes == 1 else f"{text}; {choice.n_processes} processes"
+    if choice.n_processes == 1:
+        return text
+    return f"{text}; {choice.n_processes} processes" + (", each with a part of the base" if choice.shard_base else "")
 
 
 def plan_rows(plan: Any, choice: Any) -> list[tuple[str, object]]:

@@ -13,26 +13,6 @@ def perplexity(mean_loss: float) -> float:
     return math.exp(min(mean_loss, 700.0))
 
 
-def accuracy(predicted: Sequence[int], expected: Sequence[int]) -> float:
-    """Share of equal entries."""
-    return sum(p == e for p, e in zip(predicted, expected, strict=True)) / len(expected)
-
-
-def macro_f1(predicted: Sequence[int], expected: Sequence[int], n_classes: int) -> float:
-    """Mean over classes of F1; a class that is neither predicted nor expected does not count.
-
-    A class's F1 is 2 TP / (2 TP + FP + FN), as scikit-learn's `f1_score(average="macro")` has it.
-    """
-    scores = []
-    for label in range(n_classes):
-        pairs = [(p == label, e == label) for p, e in zip(predicted, expected, strict=True)]
-        hits = sum(p and e for p, e in pairs)
-        touched = sum(p for p, _ in pairs) + sum(e for _, e in pairs)
-        if touched:
-            scores.append(2 * hits / touched)
-    return sum(scores) / len(scores)
-
-
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Corpus BLEU, 0 to 100, with sacrebleu's defaults (Post 2018, arXiv 1804.08771).
 

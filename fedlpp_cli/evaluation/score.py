@@ -1,29 +1,27 @@
 """Run one model over held-out examples."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedlpp_cli.errors import DataError, GateError
-from fedlpp_cli.evaluation.metrics import accuracy, bleu, macro_f1, perplexity, rouge_l
+from fedlpp_cli.evaluation.metrics import bleu, rouge_l
+from fedlpp_cli.evaluation.scored import Scored, mean_scores
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.quiet import quiet_libraries
 from fedlpp_cli.records.specs import EvaluateSpec
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.data import Data
 from fedlpp_cli.tasks.rows import field_text
-from fedlpp_cli.tasks.task import Task
+from fedlpp_cli.tasks.task import Example, Task
 
 OnBatch = Callable[[int, int], None]
 
 
 def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> dict[str, float]:
-    """Name to score of one model.
-
-    A language model gets `loss` (mean a target token) and `perplexity`, with `spec.generate` also `bleu` and `rouge_l`;
-    a classifier `loss` (mean a text), `accuracy` and `macro_f1`.
+    """Name to score of one model: those of `mean_scores`, with `spec.generate` also `bleu` and `rouge_l`.
 
     Args:
         adapted: the model with its adapter set.
@@ -35,18 +33,8 @@ def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_
     Raises:
         GateError: a loss that is not finite.
     """
-    loss, predicted = _losses(adapted, task, data, spec, on_batch)
-    if not math.isfinite(loss):
-        raise GateError(f"the loss is {loss}: the model's weights are not usable")
-    if not isinstance(task, CausalLM):
-        expected = [int(example.labels) for example in data.examples if isinstance(example.labels, int)]
-        return {
-            "loss": loss,
-            "accuracy": accuracy(predicted, expected),
-            "macro_f1": macro_f1(predicted, expected, len(task.spec.labels)),
-        }
-    scores = {"loss": loss, "perplexity": perplexity(loss)}
-    if spec.generate:
+    scores = mean_scores(measure(adapted, task, data.examples, spec.batch_size, on_batch))
+    if isinstance(task, CausalLM) and spec.generate:
         hypotheses = generate(adapted, task, data, spec, on_batch)
         references = [field_text(row, "completion", task.columns).strip() for row in data.rows]
         scores |= {"bleu": bleu(hypotheses, references), "rouge_l": rouge_l(hypotheses, references)}
@@ -54,25 +42,35 @@ def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_
 
 
 @torch.inference_mode()
-def _losses(
-    adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch
-) -> tuple[float, list[int]]:
-    """Mean loss, and of a classifier the predicted class of each example in the data's order."""
-    order = _by_length([example.input_ids for example in data.examples])
-    total, n_targets = 0.0, 0
-    predicted = [0] * len(order)
-    for start in range(0, len(order), spec.batch_size):
-        indices = order[start : start + spec.batch_size]
-        batch = task.collate([data.examples[index] for index in indices])
-        labels = batch.pop("labels").to(adapted.model.device)
+def measure(
+    adapted: AdaptedModel, task: Task, examples: Sequence[Example], batch_size: int, on_batch: OnBatch
+) -> Scored:
+    """What a model gets on each example.
+
+    Raises:
+        GateError: a loss that is not finite.
+    """
+    order = _by_length([example.input_ids for example in examples])
+    losses, n_targets = np.zeros(len(order)), np.zeros(len(order), np.int64)
+    predicted = np.zeros(len(order), np.int64)
+    is_classifier = not isinstance(task, CausalLM)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        batch = task.collate([examples[index] for index in indices])
+        labels = batch.pop("labels")
         logits = adapted.logits(batch)
-        total += float(task.loss(logits, labels))
-        n_targets += task.n_targets(labels)
-        if logits.dim() == 2:
-            for index, label in zip(indices, logits.argmax(-1).tolist(), strict=True):
-                predicted[index] = label
+        means = task.example_losses(logits, labels.to(logits.device)).double().cpu().numpy()
+        n_targets[indices] = [task.n_targets(labels[row : row + 1]) for row in range(len(indices))]
+        losses[indices] = means * n_targets[indices]
+        if is_classifier:
+            predicted[indices] = logits.argmax(-1).cpu().numpy()
         on_batch(start + len(indices), len(order))
-    return total / n_targets, predicted
+    if not np.isfinite(losses).all():
+        raise GateError("the loss is not finite: the model's weights are not usable")
+    if not is_classifier:
+        return Scored(losses, n_targets)
+    expected = np.array([example.labels for example in examples], np.int64)
+    return Scored(losses, n_targets, predicted, expected, len(task.spec.labels))
 
 
 @torch.inference_mode()

@@ -58,11 +58,14 @@ def choose_compute(
         n_processes: how many share each batch.
 
     Raises:
-        UsageError: bnb-4bit for a base that cannot be had like that.
+        UsageError: bnb-4bit for a base that cannot be had like that; a base that is to be divided, and cannot be.
     """
     used: ComputeType = {"dense-fp32": "fp32", "dense-bf16": "bf16"}.get(wish.backend, arithmetic)  # type: ignore[assignment]
     extra = work.n_bytes(size, used, checkpointing=wish.gradient_checkpointing)
     dense, quantized = size.dense_bytes(used) + extra, size.quantized_bytes(used) + extra
+    if wish.shard_base:
+        _check_divisible(wish, n_processes)
+        dense = _divided_bytes(size, used, n_processes) + extra
     backend, reason = _backend(wish, size, used, dense, quantized, free)
     return ComputeChoice(
         backend=backend,
@@ -73,6 +76,7 @@ def choose_compute(
         gradient_checkpointing=wish.gradient_checkpointing,
         micro_batch=wish.micro_batch,
         n_processes=n_processes,
+        shard_base=wish.shard_base,
         memory_estimate=quantized if backend.startswith("bnb") else dense,
         memory_free=free,
     )
@@ -92,6 +96,8 @@ def _backend(
         return "bnb-4bit", "asked for"
     if wish.backend != "auto":
         return in_dense, "asked for"
+    if wish.shard_base:
+        return in_dense, f"a process's part needs about {_size(dense)}" + (f", {_size(free)} are free" if free else "")
     if free is None:
         return in_dense, f"dense needs about {_size(dense)}; how much memory is free is not known"
     has = f"dense needs about {_size(dense)}, {_size(free)} are free"
@@ -102,6 +108,23 @@ def _backend(
     if quantized <= _SHARE * free:
         return in_quantized, f"{has}; quantized about {_size(quantized)}, and slower"
     return in_quantized, f"{has}, which may not do for about {_size(quantized)} quantized either"
+
+
+def _check_divisible(wish: ComputeSpec, n_processes: int) -> None:
+    if n_processes == 1:
+        raise UsageError(
+            "--shard-base: this is a single process, a base is divided among several",
+            hint="torchrun --nproc-per-node 2 -m fedlpp_cli client-train … --shard-base",
+        )
+    if wish.backend == "bnb-4bit":
+        raise UsageError("--shard-base: a base is divided with dense weights only", hint="--compute auto")
+
+
+def _divided_bytes(size: BaseSize, used: ComputeType, n_processes: int) -> int:
+    """A process's part; the layer that computes and the next one, which are whole; embeddings and output layer."""
+    whole = size.dense_bytes(used)
+    outside = 2 * size.vocabulary * size.hidden * BYTES[used]
+    return whole // n_processes + 2 * whole // max(1, size.n_layers) + outside
 
 
 def _slow(used: ComputeType, device: str) -> Sequence[str]:

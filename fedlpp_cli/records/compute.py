@@ -15,14 +15,15 @@ class ComputeSpec(Record, frozen=True, kw_only=True):
 
     `batching`: how examples go through the model (`training/batching.py`). `gradient_checkpointing` computes a layer's
     activations again in the backward pass instead of keeping them. `micro_batch`: examples that go through the model at
-    once; None for whole batches. `trial_steps`: steps that a dry run measures and takes back; with 0 it does not open
-    the model.
+    once; None for whole batches. `shard_base`: of several processes each keeps a part of the base only. `trial_steps`:
+    steps that a dry run measures and takes back; with 0 it does not open the model.
     """
 
     backend: ComputeWish = "auto"
     batching: Batching = "auto"
     gradient_checkpointing: bool = False
     micro_batch: PositiveInt | None = None
+    shard_base: bool = False
     trial_steps: Count = 3
 
 
@@ -31,7 +32,7 @@ class ComputeChoice(Record, frozen=True, kw_only=True):
 
     `memory_estimate`: bytes that base, adapter and activations should take at most, on the device; `memory_free`: those
     that were free there, None where nobody can tell. `attention`: transformers' name of what attends. `n_processes`
-    share each batch.
+    share each batch, and with `shard_base` the base too.
     """
 
     backend: Backend
@@ -42,6 +43,7 @@ class ComputeChoice(Record, frozen=True, kw_only=True):
     gradient_checkpointing: bool
     micro_batch: PositiveInt | None
     n_processes: PositiveInt
+    shard_base: bool
     memory_estimate: Count
     memory_free: Count | None
 

@@ -1,6 +1,6 @@
 """What reports say: how a round was aggregated, and how models were scored."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -66,13 +66,31 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     rejected: tuple[RejectedUpdate, ...] = ()
 
 
+Role = Literal["base", "proxy", "central", "alone", "adapter"]
+
+
+class Interval(Record, frozen=True, kw_only=True):
+    """Where a number lies with 95 % confidence."""
+
+    low: float
+    high: float
+
+
 class EvaluateRow(Record, frozen=True, kw_only=True):
-    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone."""
+    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone.
+
+    `role`: whose model it is; "adapter" for one from elsewhere. `round`: of a role that has one. `intervals`: of the
+    scores that are made of single examples. `per_class`: class to score to value, of a classifier.
+    """
 
     model: str
+    role: Role = "adapter"
+    round: Count | None = None
     artifact: Digest | None
     detail: str
     scores: dict[str, float]
+    intervals: dict[str, Interval] = {}
+    per_class: dict[str, dict[str, float]] = {}
 
 
 class EvaluateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="evaluate"):

@@ -173,14 +173,14 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         plan = plan_training(opened, folder, choice, rows.examples, client) if dry_run else None
         if plan is not None and not wish.trial_steps:
             return told_of(choice, path=str(out), plan=plan)
-        share = files.enter_context(joined(choice.device, wish.micro_batch))
+        share = files.enter_context(joined(choice.device, wish.micro_batch, is_base_divided=wish.shard_base))
         on_progress(told(choice), 0, 0)
         adapted, choice = open_chosen(opened, folder, choice)
         batching = wish.batching if private is None else "padded"
         local = open_round(opened, task, adapted, share=share, batching=batching)
         if plan is not None:
             on_progress("trying steps", 0, 0)
-            plan = tried(plan, local, choice, rows.examples, client, wish)
+            plan = tried(plan, local, choice, rows.examples, client, wish, private)
             return told_of(choice, path=str(out), plan=plan)
         with memory_errors(choice, doing="training", batch_size=manifest.spec.train.batch_size):
             watches = () if share.rank else watches

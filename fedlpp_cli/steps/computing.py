@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,11 +16,13 @@ from fedlpp_cli.models.compute_choice import Work, choose_compute
 from fedlpp_cli.models.free_memory import free_memory
 from fedlpp_cli.models.open_model import open_model
 from fedlpp_cli.models.out_of_memory import memory_errors
+from fedlpp_cli.models.sharded_base import shard_base
 from fedlpp_cli.processes import device_of_process, n_processes
 from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec, TrainPlan
 from fedlpp_cli.steps.inputs import choose_device
 from fedlpp_cli.steps.local_training import LocalRound
 from fedlpp_cli.steps.packages import OpenPackage
+from fedlpp_cli.steps.private_training import PrivateTraining
 from fedlpp_cli.tasks.task import Example
 from fedlpp_cli.training.schedule import n_steps
 from fedlpp_cli.training.trial import count_tokens, try_steps
@@ -68,11 +71,13 @@ def open_chosen(package: OpenPackage, folder: Path, choice: ComputeChoice) -> tu
             folder,
             spec.task,
             compute=choice.arithmetic,
-            device=choice.device,
+            device="cpu" if choice.shard_base else choice.device,
             quantized=choice.backend.startswith("bnb"),
             unquantized=spec.lora.modules_to_save,
         ).model
         adapted = AdaptedModel(base, spec.lora, compute=choice.arithmetic)
+        if choice.shard_base:
+            shard_base(adapted, choice.device)
     if choice.gradient_checkpointing:
         adapted.checkpoint_gradients()
     return adapted, replace(choice, attention=getattr(base.config, "_attn_implementation", None))
@@ -117,8 +122,9 @@ def tried(
     examples: Sequence[Example],
     client: str,
     wish: ComputeSpec,
+    private: PrivateTraining | None = None,
 ) -> TrainPlan:
-    """The plan, with what real steps take; the adapter is the proxy's afterwards.
+    """The plan, with what real steps take; the adapter is the proxy's afterwards, and nothing was charged.
 
     Raises:
         GateError, MemoryLimitError: what the training would end in.
@@ -126,7 +132,11 @@ def tried(
     manifest = local.package.folder.header
     recipe = manifest.spec.train
     local.adapted.load(local.start)
-    with memory_errors(choice, doing="training", batch_size=recipe.batch_size):
+    with memory_errors(choice, doing="training", batch_size=recipe.batch_size), ExitStack() as parts:
+        gradient = None
+        if private is not None:
+            made = private.parts(local.adapted, local.task, recipe, len(examples), local.share)
+            gradient, _ = parts.enter_context(made)
         trial = try_steps(
             local.adapted,
             local.task,
@@ -135,6 +145,7 @@ def tried(
             n_trials=wish.trial_steps,
             share=local.share,
             make_batches=local.make_batches,
+            gradient=gradient,
         )
     labels = (manifest.federation, manifest.round, client)
     _, relative = count_tokens(examples, recipe, labels, padded=wish.batching == "padded")

@@ -29,6 +29,7 @@ from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
+from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of, public_base_folder
@@ -41,9 +42,11 @@ Values = Callable[[], Mapping[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One row: its name, what else to say, the artifact's sha256, and how to get the model."""
+    """One row: its name, whose model it is, what else to say, the artifact's sha256, and how to get the model."""
 
     name: str
+    role: Role
+    round: int | None
     detail: str
     sha256: str | None
     base: Path
@@ -128,13 +131,18 @@ class Line:
         def central() -> Mapping[str, Tensor]:
             return of_one_rank(owners_values(file, components_of(file)), lora.rank)
 
-        rows = [Contender("base", model.base.model_type, None, full, model.task, model.lora, first)]
+        rows = [Contender("base", "base", None, model.base.model_type, None, full, model.task, model.lora, first)]
         if (quantize.bits != "full" or model.base.private) and not is_proxied:
             detail = f"{round_text}, {_spell(quantize)}"
             name = f"{label} proxy".strip()
-            rows.append(Contender(name, detail, file.sha256, seen, model.task, model.lora, rounded))
+            rows.append(
+                Contender(name, "proxy", file.header.round, detail, file.sha256, seen, model.task, model.lora, rounded)
+            )
         name = label if label and len(rows) == 1 else f"{label} central".strip()
-        return [*rows, Contender(name, round_text, file.sha256, full, model.task, lora, central)]
+        return [
+            *rows,
+            Contender(name, "central", file.header.round, round_text, file.sha256, full, model.task, lora, central),
+        ]
 
     def _of_proxy(self, label: str, proxy: TensorFile[ProxyHeader]) -> list[Contender]:
         check_proxy(proxy)
@@ -149,10 +157,23 @@ class Line:
             return {name: torch.zeros(shape) for name, shape in spec.shapes.items()}
 
         detail = f"round {proxy.header.round}, {_spell(spec.quantize)}"
-        row = Contender(f"{label} proxy".strip(), detail, proxy.sha256, seen, model.task, model.lora, values)
+        row = Contender(
+            f"{label} proxy".strip(),
+            "proxy",
+            proxy.header.round,
+            detail,
+            proxy.sha256,
+            seen,
+            model.task,
+            model.lora,
+            values,
+        )
         if model.lora.modules_to_save:  # a head of zeros would be no base model
             return [row]
-        return [Contender("base", model.base.model_type, None, seen, model.task, model.lora, nothing), row]
+        return [
+            Contender("base", "base", None, model.base.model_type, None, seen, model.task, model.lora, nothing),
+            row,
+        ]
 
     def _of_peft(self, label: str, folder: Path, before: Sequence[Contender]) -> list[Contender]:
         if not before or self.base is None:
@@ -160,7 +181,17 @@ class Line:
         adapter = read_peft(folder)
         base = store.fetch_model(parse_ref(self.base))[0]
         return [
-            Contender(label or folder.name, "PEFT", None, base, before[0].task, adapter.lora, lambda: adapter.values)
+            Contender(
+                label or folder.name,
+                "adapter",
+                None,
+                "PEFT",
+                None,
+                base,
+                before[0].task,
+                adapter.lora,
+                lambda: adapter.values,
+            )
         ]
 
     def _full_base(self, model: ModelSpec) -> Path:

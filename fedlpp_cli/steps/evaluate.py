@@ -117,6 +117,8 @@ def _score_all(
         scores = score(adapted, task, rows, spec, partial(on_progress, f"scoring {contender.name}"))
         found[index] = EvaluateRow(
             model=contender.name,
+            role=contender.role,
+            round=contender.round,
             artifact=contender.sha256,
             detail=contender.detail,
             scores={name: six_digits(value) for name, value in scores.items()},

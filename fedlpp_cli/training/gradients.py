@@ -79,6 +79,7 @@ class MeanGradient:
         parts = (part for examples in batches for part in self._share.parts(examples))
         collated = [batch for part in parts for batch in self._make_batches(part)]
         n_targets = self._share.sum_count(sum(self._task.n_targets(batch["labels"]) for batch in collated))
+        n_missing = self._share.n_missing(len(collated))
         for parameter in self._parameters:
             parameter.grad = None
         loss = 0.0
@@ -87,8 +88,17 @@ class MeanGradient:
             part = self._task.loss(self._adapted.logits(batch), labels) / n_targets
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
+        self._keep_pace(batches[0][:1], n_missing)
         loss = self._share.sum_gradients(self._parameters, loss)
         self._proximal.add_gradient()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm or torch.inf)
         self._control.correct_gradients()
         return StepGradient(loss, norm.item())
+
+    def _keep_pace(self, examples: Chosen, n_times: int) -> None:
+        """Go through the model without moving any gradient: the others need this process's part of the base."""
+        for _ in range(n_times):
+            batch = self._make_batches(examples)[0]
+            labels = batch.pop("labels").to(self._adapted.model.device)
+            part = self._task.loss(self._adapted.logits(batch), labels)
+            (0 * part).backward()  # type: ignore[no-untyped-call]

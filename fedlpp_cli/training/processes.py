@@ -8,7 +8,7 @@ from fedlpp_cli.training.shares import Share
 
 
 @contextlib.contextmanager
-def joined(device: str, micro_batch: int | None) -> Iterator[Share]:
+def joined(device: str, micro_batch: int | None, *, is_base_divided: bool = False) -> Iterator[Share]:
     """This process's share while the body runs.
 
     Gradients are summed by gloo on CPUs and by NCCL on GPUs. One that fails leaves the others waiting, until the
@@ -25,6 +25,6 @@ def joined(device: str, micro_batch: int | None) -> Iterator[Share]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Share(micro_batch, process_number(), total)
+        yield Share(micro_batch, process_number(), total, is_base_divided)
     finally:
         distributed.destroy_process_group()

@@ -14,12 +14,14 @@ class Share:
     """One of `n_processes` that train together, which takes `micro_batch` examples at once, or all that are its.
 
     The gradient of a step is a sum over the step's targets: it is the same however the targets are shared out, but for
-    the rounding of sums, and for dropout, which draws anew for each part.
+    the rounding of sums, and for dropout, which draws anew for each part. Where the base is divided among the
+    processes, all go through it equally often.
     """
 
     micro_batch: int | None = None
     rank: int = 0
     n_processes: int = 1
+    is_base_divided: bool = False
 
     @property
     def stream(self) -> tuple[object, ...]:
@@ -39,6 +41,14 @@ class Share:
         total = torch.tensor([number], device=_device())
         distributed.all_reduce(total)
         return int(total.item())
+
+    def n_missing(self, n_batches: int) -> int:
+        """How often this process, with so many batches of its own, goes through a divided base for others; all ask."""
+        if not self.is_base_divided:
+            return 0
+        most = torch.tensor([n_batches], device=_device())
+        distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        return int(most.item()) - n_batches
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: float) -> float:
         """Set every `grad` to the sum of all processes', and return the sum of their losses; all must ask.

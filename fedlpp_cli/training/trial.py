@@ -14,7 +14,7 @@ from fedlpp_cli.models.free_memory import forget_peak, peak_memory
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches
-from fedlpp_cli.training.gradients import MeanGradient
+from fedlpp_cli.training.gradients import Gradient, MeanGradient
 from fedlpp_cli.training.loop import Training, seeded
 from fedlpp_cli.training.sampling import Indices, ShuffledPasses
 from fedlpp_cli.training.schedule import n_steps
@@ -57,9 +57,11 @@ def try_steps(
     n_trials: int,
     share: Share,
     make_batches: MakeBatches | None = None,
+    gradient: Gradient | None = None,
 ) -> Trial:
     """Make `n_trials` steps and one before them that is not timed, then put the adapter back.
 
+    `gradient` is how one comes about; None for that of the mean loss.
     The generators, too, are given back as they were. Raises as `Training.run`.
     """
     start = adapted.values()
@@ -73,7 +75,7 @@ def try_steps(
         with seeded(("trial",)):
             training = Training(
                 adapted, task, examples, trial, labels=("trial",),
-                gradient=MeanGradient(adapted, task, trial, share=share, make_batches=make_batches),
+                gradient=gradient or MeanGradient(adapted, task, trial, share=share, make_batches=make_batches),
                 sampler=LongestFirst(examples, trial),
             )  # fmt: skip
             training.run(lambda done: ended.append(time.perf_counter()))

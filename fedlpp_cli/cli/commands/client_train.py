@@ -92,6 +92,7 @@ def client_train(
     policy: PolicyOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
+    shard_base: c.ShardBaseOpt = False,
     trial_steps: c.TrialStepsOpt = 3,
 ) -> Record:
     """Train on your own data: package + data -> update, which is sent back.
@@ -136,7 +137,9 @@ def client_train(
             n_rounds=dp_rounds,
             max_grad_norm=max_grad_norm,
         ),
-        compute=c.compute_spec(compute, batching, gradient_checkpointing, micro_batch, trial_steps),
+        compute=c.compute_spec(
+            compute, batching, gradient_checkpointing, micro_batch, trial_steps, shard_base=shard_base
+        ),
         checkpoint=k.checkpointing(checkpoint, checkpoint_every, restart=force_restart),
         watches=k.watches(log, force=force),
         force=force,

@@ -13,6 +13,7 @@ from support.parties import Federation
 from fedlpp_cli import client_train
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.compute import ComputeSpec
+from fedlpp_cli.records.specs import TrainSpec
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # Sums in another order: of values of about 3e-2, after three steps of AdamW.
@@ -102,9 +103,27 @@ def test_two_processes_make_the_update_of_one_and_the_same_one_twice(played, tmp
     assert found[0]["metrics"]["n_tokens"] > 0
 
 
-def test_memory_that_runs_out_is_one_line_and_leaves_nothing(llama, tmp_path):
-    from fedlpp_cli.records.specs import TrainSpec
+def test_processes_that_divide_the_base_make_the_update_of_one(llama, tmp_path):
+    """Of three rows, one at a time, the second process has one less than the first."""
+    federation = Federation(tmp_path / "run", llama, train=TrainSpec(steps=2, batch_size=3))
+    federation.init()
+    federation.send(0)
+    train(federation, tmp_path / "whole")
+    options = ["--shard-base", "--gradient-checkpointing", "--micro-batch", "1"]
+    command = [*TORCHRUN, "-m", "fedlpp_cli", *arguments(federation, tmp_path / "out"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    (line,) = done.stdout.splitlines()
+    compute = json.loads(line)["data"]["compute"]
+    assert (compute["shard_base"], compute["n_processes"], compute["backend"]) == (True, 2, "dense-fp32")
+    assert close(read_all(tmp_path / "out"), read_all(tmp_path / "whole"))
 
+
+def test_one_process_has_nobody_to_divide_the_base_with(played, tmp_path):
+    with pytest.raises(UsageError, match="--shard-base: this is a single process"):
+        train(played, tmp_path / "out", compute=ComputeSpec(shard_base=True))
+
+
+def test_memory_that_runs_out_is_one_line_and_leaves_nothing(llama, tmp_path):
     federation = Federation(tmp_path / "run", llama, train=TrainSpec(steps=1, batch_size=200_000))
     federation.init()
     federation.send(0)

@@ -142,7 +142,9 @@ def test_two_runs_have_other_noise_and_are_both_charged(short, tmp_path):
 
 
 def test_micro_batches_and_a_dry_run(short, tmp_path):
-    planned = train(short, tmp_path, dry_run=True).privacy
+    tried = train(short, tmp_path, dry_run=True)
+    planned = tried.privacy
+    assert tried.plan.step_seconds > 0
     assert names(tmp_path) == []
     done = train(short, tmp_path, compute=ComputeSpec(micro_batch=1)).privacy
     assert planned == done

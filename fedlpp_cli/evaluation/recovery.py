@@ -1,0 +1,49 @@
+"""How much of what the owner's model knows an attacker's model has: the recovery ratio.
+
+rho = (M(attacker) - M(base)) / (M(central) - M(base)), with M the headline score, more being better. 0: no better than
+the base that everybody has; 1: as good as the owner's model.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fedlpp_cli.evaluation.bootstrap import interval_of
+from fedlpp_cli.evaluation.scored import Array, Scored, goodness
+from fedlpp_cli.records.reports import Interval
+
+# Below this, central is not told from base, and a ratio to the difference would be noise.
+_LEAST_GAIN: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """`rho` is None where central is not told from base on these examples, whose `gain` has 0 in its interval."""
+
+    rho: float | None
+    interval: Interval | None
+    gain: float
+    gain_interval: Interval | None
+
+
+def recovery(attacker: Scored, *, base: Scored, central: Scored) -> Recovery:
+    """The recovery ratio, with a paired bootstrap interval.
+
+    Args:
+        attacker: what the attacker's model got.
+        base: what the model without adapter got, on the same examples.
+        central: what the owner's model got on them.
+    """
+
+    def gain_of(model: Scored, counts: Array | None) -> float:
+        return goodness(model, counts) - goodness(base, counts)
+
+    def rho_of(counts: Array | None) -> float:
+        whole = gain_of(central, counts)
+        return gain_of(attacker, counts) / whole if abs(whole) > _LEAST_GAIN else float("nan")
+
+    gain = gain_of(central, None)
+    gain_interval = interval_of(lambda counts: gain_of(central, counts), len(base))
+    is_told = gain > _LEAST_GAIN and (gain_interval is None or gain_interval.low > 0)
+    if not is_told:
+        return Recovery(None, None, gain, gain_interval)
+    return Recovery(rho_of(None), interval_of(rho_of, len(base)), gain, gain_interval)
