@@ -85,12 +85,12 @@ def make_demo(folder: Path) -> list[str]:
 class Loops:
     """The same base, adapter and batches for all; each loop is opened when it is asked for."""
 
-    def __init__(self, base: Path, *, mixed: bool = False) -> None:
+    def __init__(self, base: Path, *, mixed: bool = False, length: int = LENGTH) -> None:
         """Draw the examples: all of one length, or with lengths as texts have them, log-normal around 80 tokens."""
         self.base, self.lora = base, resolve_lora(base, TASK, LORA)
         random = torch.Generator().manual_seed(0)
         self.batch_size = MIXED_BATCH if mixed else BATCH
-        lengths = [LENGTH] * (4 * BATCH)
+        lengths = [length] * (4 * BATCH)
         if mixed:
             drawn = torch.randn(4 * MIXED_BATCH, generator=random).mul(0.8).add(4.4).exp()
             lengths = drawn.clamp(8, LONGEST).int().tolist()

@@ -3,6 +3,7 @@
 A component that lies in another one fills its first rows (A), or the first columns of every row (B).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,10 @@ def read_padded(
         NotFiniteError, ArtifactError: as `read_window`.
     """
     own, padded = shapes
-    n_values = int(np.prod(own, dtype=np.int64))
     if own == padded:
         read_window(update, component, start, out, compiled=compiled)
     elif own[1] == padded[1]:
-        there = min(max(0, n_values - start), len(out))
+        there = min(max(0, math.prod(own) - start), len(out))
         out[there:] = 0.0
         if there:
             read_window(update, component, start, out[:there], compiled=compiled)
