@@ -101,8 +101,6 @@ def read_signing_key(path: Path, passphrase: Passphrase) -> SigningKey:
 
     pem = _read_private(path)
     is_encrypted = pem.startswith(_ENCRYPTED)
-    if not is_encrypted and not pem.startswith(_PLAIN):
-        raise InputError(f"{path}: not a private key in PEM (PKCS #8)", hint="fedlpp keygen makes one")
     try:
         opened = load_pem_private_key(pem, passphrase().encode() if is_encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -140,10 +138,12 @@ def _pem(key: "Ed25519PrivateKey", passphrase: bytes | None) -> bytes:
 
 def _read_private(path: Path) -> bytes:
     with os.fdopen(open_regular(path), "rb") as stream, input_errors(path):
-        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-        if mode & 0o077:
-            raise SecrecyError(
-                f"{path}: a private key that others may open (mode {mode:04o}, 0600 is needed)",
-                hint=f"chmod 600 {path}; if others have read it, make another key",
-            )
-        return stream.read(_MAX_BYTES)
+        mode, pem = stat.S_IMODE(os.fstat(stream.fileno()).st_mode), stream.read(_MAX_BYTES)
+    if not pem.startswith((_ENCRYPTED, _PLAIN)):
+        raise InputError(f"{path}: not a private key in PEM (PKCS #8)", hint="fedlpp keygen makes one")
+    if mode & 0o077:
+        raise SecrecyError(
+            f"{path}: a private key that others may open (mode {mode:04o}, 0600 is needed)",
+            hint=f"chmod 600 {path}; if others have read it, make another key",
+        )
+    return pem

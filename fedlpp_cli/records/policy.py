@@ -20,7 +20,11 @@ class ClientPolicy(Record, frozen=True, kw_only=True):
 
     signers: Annotated[
         tuple[str, ...],
-        Meta(description="public keys, ed25519:…, each with a name behind it if you like; one must have signed"),
+        # An empty list would read as if nobody was trusted, and trust everybody.
+        Meta(
+            min_length=1,
+            description="public keys, ed25519:…, each with a name behind it if you like; one must have signed",
+        ),
     ] = ()
     federations: Annotated[
         tuple[Digest, ...], Meta(description="sha256 of the first masters of federations that are taken part in")

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 from support.keys import private_key, sign_copy, signing_key
@@ -84,6 +85,22 @@ def test_the_file_is_canonical_and_the_same_every_time(package):
 
 def test_what_is_signed_is_scheme_length_and_manifest():
     assert signed_bytes(b"{}") == b"fedlpp package v1\0\0\0\0\0\0\0\0\2{}"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+def test_what_the_format_says_is_enough_to_check_a_package_with_openssl(package, tmp_path):
+    [found] = json.loads((package / SIGNATURES).read_bytes())["signatures"]
+    manifest = (package / MANIFEST).read_bytes()
+    # RFC 8410: the public key behind a fixed start.
+    raw = base64.b64decode(found["key"].removeprefix("ed25519:"))
+    (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100") + raw)
+    (tmp_path / "value").write_bytes(base64.b64decode(found["value"]))
+    check = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER", "-inkey", tmp_path / "key.der"]
+    for end, code in ((b"", 0), (b" ", 1)):
+        length = (len(manifest) + len(end)).to_bytes(8, "big")
+        (tmp_path / "message").write_bytes(b"fedlpp package v1\0" + length + manifest + end)
+        call = [*check, "-sigfile", tmp_path / "value", "-in", tmp_path / "message"]
+        assert subprocess.run(call, capture_output=True, check=False).returncode == code
 
 
 def test_several_keys_sign_in_one_order_and_any_of_them_will_do(tmp_path, package):

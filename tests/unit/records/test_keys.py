@@ -60,6 +60,12 @@ def test_a_policy_has_keys_with_or_without_a_name(tmp_path):
     assert ClientPolicy().signer_keys == ()
 
 
+def test_a_policy_that_names_nobody_does_not_trust_everybody(tmp_path):
+    (tmp_path / "client.toml").write_text("signers = []\n")
+    with pytest.raises(SettingsError, match=r"signers: .*length >= 1"):
+        read_policy(tmp_path / "client.toml")
+
+
 @pytest.mark.parametrize("text", ["clinic.pub", hashlib.sha256(RAW).hexdigest(), TEXT.replace("8=", "9=")])
 def test_a_policy_with_what_is_no_key_stops_everything(tmp_path, text):
     (tmp_path / "client.toml").write_text(f'signers = ["{text}"]\n')
