@@ -194,6 +194,16 @@ def test_one_bad_signature_beside_a_good_one_is_refused(package):
     check_refused(package, match="does not fit", signers=[OWNER.public])
 
 
+def test_the_other_number_that_would_solve_the_equation_is_no_signature(package):
+    """RFC 8032 section 5.1.7: the second half is below the group's order, or one signature had several texts."""
+    made = entry(OWNER, signed_bytes((package / MANIFEST).read_bytes()))
+    raw = base64.b64decode(made["value"])
+    order = 2**252 + 27742317777372353535851937790883648493
+    other = (int.from_bytes(raw[32:], "little") + order).to_bytes(32, "little")
+    resign(package, signatures=[made | {"value": base64.b64encode(raw[:32] + other).decode()}])
+    check_refused(package, match="does not fit")
+
+
 def test_any_other_32_bytes_are_not_the_key(package):
     made = entry(OWNER, signed_bytes((package / MANIFEST).read_bytes()))
     for raw in (bytes(32), b"\x02" + bytes(31), b"\xff" * 32):
