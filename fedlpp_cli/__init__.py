@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedlpp_cli.steps.import_adapter import import_adapter
     from fedlpp_cli.steps.init import init
     from fedlpp_cli.steps.inspect import inspect
+    from fedlpp_cli.steps.keygen import keygen
     from fedlpp_cli.steps.log import log
     from fedlpp_cli.steps.pack import pack
     from fedlpp_cli.steps.quantize import quantize
@@ -38,6 +39,7 @@ __all__ = [
     "import_adapter",
     "init",
     "inspect",
+    "keygen",
     "log",
     "pack",
     "quantize",

@@ -87,6 +87,12 @@ class RerunError(DigestError):
     code = "artifact-rerun"
 
 
+class SignatureError(ArtifactError):
+    """A package's signature file is damaged, or a signature in it does not fit the manifest."""
+
+    code = "artifact-signature"
+
+
 class LineageError(FedlppError):
     """A sound artifact that does not belong here: other kind, federation, round, package or layout."""
 
@@ -207,6 +213,12 @@ class PolicyError(FedlppError):
 
     exit_code = 10
     code = "policy"
+
+
+class SignerError(PolicyError):
+    """A package is not signed by any of the keys that its client trusts."""
+
+    code = "policy-signer"
 
 
 class InterruptedRunError(FedlppError):

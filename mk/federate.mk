@@ -12,6 +12,7 @@
 #                control variates, where [train] asks for those
 #   LEDGERS      a folder with CLIENT.budget for each client who trains with privacy for examples, which [privacy] or
 #                CLIENT_TRAIN_OPTIONS="--dp-epsilon 8 --dp-rounds 3" ask for; begun in the first round
+#   SIGN         a private key, clinic.pem, that signs packages; clients take no others. Its passphrase: FEDLPP_PASSPHRASE
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #
 # What a run releases is noted in its own folder and not in the user's: several runs on one machine may start from the
@@ -25,6 +26,8 @@ ROUNDS ?= 3
 RUN = $(RUNS)/$(NAME)
 round_names := $(shell seq -f round-%04.0f 0 $(ROUNDS))
 settings = $(if $(FEDERATION),-f $(FEDERATION))
+sign = $(if $(SIGN),--sign $(SIGN))
+signer = $(if $(SIGN),--signer $(SIGN:.pem=).pub)
 data = $(if $(DATA),--data $(DATA)/$*.jsonl)
 
 .PHONY: federate
@@ -52,10 +55,10 @@ $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
 	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) --base-out $$(RUN)/base $$(QUANTIZE_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
-	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(PACK_OPTIONS) --out $$(@D) --quiet
+	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(sign) $$(PACK_OPTIONS) --out $$(@D) --quiet
 
 $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
-	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(call ledger,$(3)) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
+	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(call ledger,$(3)) $$(signer) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(2)/master.safetensors: | $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors)
 	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet

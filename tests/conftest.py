@@ -38,6 +38,7 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FEDLPP_DEBUG", raising=False)
     monkeypatch.delenv("FEDLPP_POLICY", raising=False)
+    monkeypatch.delenv("FEDLPP_PASSPHRASE", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """Artifacts that are a folder: a package, or a private base. `manifest.json` is their header and lists every file.
 
 The folder's identity is the sha256 of the manifest. Opening one checks that it holds exactly the listed files, that
-they are plain files (no links, pipes, devices), and that size and sha256 are right; only then is anything parsed.
+they are plain files (no links, pipes, devices), and that size and sha256 are right; only then is anything parsed. A
+package may have one more file: the signatures over its manifest, which are checked before the manifest is parsed.
 """
 
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -15,7 +16,9 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from fedlpp_cli.artifact.digest import sha256_of_bytes, sha256_of_file
+from fedlpp_cli.artifact.key_files import SigningKey
 from fedlpp_cli.artifact.regular import input_errors, read_regular
+from fedlpp_cli.artifact.signatures import SIGNATURES, check_signers, read_signatures, sign_manifest
 from fedlpp_cli.artifact.whole import output_errors, whole_folder
 from fedlpp_cli.errors import ArtifactError, DigestError, InputError, OutputError
 from fedlpp_cli.records.headers import (
@@ -27,6 +30,7 @@ from fedlpp_cli.records.headers import (
     decode_header,
     encode_header,
 )
+from fedlpp_cli.records.keys import PublicKey
 from fedlpp_cli.records.record import FileName
 
 MANIFEST: Final = "manifest.json"
@@ -41,33 +45,55 @@ FolderHeaderT = TypeVar("FolderHeaderT", PackageHeader, BaseHeader)
 
 @dataclass(frozen=True, slots=True)
 class FolderArtifact(Generic[FolderHeaderT]):
-    """A verified folder."""
+    """A verified folder. `signed_by`: whose good signatures lie beside the manifest."""
 
     path: Path
     header: FolderHeaderT
     raw_header: bytes
     sha256: str
+    signed_by: tuple[PublicKey, ...] = ()
 
 
-def open_folder(path: Path, kind: type[FolderHeaderT]) -> FolderArtifact[FolderHeaderT]:
+def open_folder(
+    path: Path, kind: type[FolderHeaderT], *, signers: Collection[PublicKey] = ()
+) -> FolderArtifact[FolderHeaderT]:
     """Open and verify.
+
+    Args:
+        path: the folder.
+        kind: the class of its header.
+        signers: one of them must have signed it; without any, nobody has to.
 
     Raises:
         InputError: missing or unreadable.
+        SignatureError, SignerError: as `read_signatures` and `check_signers`.
         ArtifactError: a file too many, too few, or not plain; a manifest that is not sound.
         DigestError: a file that is not what the manifest says.
         LineageError: a sound folder of another kind.
     """
     raw = read_manifest(path)
+    signed_by = read_signatures(path, raw)
+    check_signers(signed_by, signers, source=str(path))
+    header = check_kind(decode_header(raw, source=str(path / MANIFEST)), kind, source=str(path))
+    return check_folder(path, raw, header, signed_by)
+
+
+def check_folder(
+    path: Path, raw: bytes, header: FolderHeaderT, signed_by: tuple[PublicKey, ...]
+) -> FolderArtifact[FolderHeaderT]:
+    """The folder whose manifest has these bytes, say this, and are signed by these keys; its files verified.
+
+    Raises as `open_folder`.
+    """
     source = str(path / MANIFEST)
-    header = check_kind(decode_header(raw, source=source), kind, source=str(path))
     listed = {entry.name: entry for entry in header.files}
     if len(listed) != len(header.files) or len({name.casefold() for name in listed}) != len(listed):
         raise ArtifactError(f"{source}: a file is listed twice")
-    _check_file_set(path, set(listed))
+    unlisted = {MANIFEST, _HUB_NOTES} | ({SIGNATURES} if header.kind == "package" else set())
+    _check_file_set(path, set(listed), unlisted)
     for name, entry in listed.items():
         _check_file(path / name, entry)
-    return FolderArtifact(path, header, raw, sha256_of_bytes(raw))
+    return FolderArtifact(path, header, raw, sha256_of_bytes(raw), signed_by)
 
 
 def read_manifest(path: Path) -> bytes:
@@ -86,6 +112,7 @@ def write_folder(
     contents: Mapping[str, bytes | Path],
     header: Callable[[tuple[FileEntry, ...]], PackageHeader | BaseHeader],
     *,
+    sign: Sequence[SigningKey] = (),
     force: bool = False,
 ) -> str:
     """Write a folder that appears whole or not at all; the sha256 of its manifest.
@@ -94,6 +121,7 @@ def write_folder(
         target: the folder.
         contents: file name to bytes, or to a file that is copied.
         header: makes the manifest when the files are known.
+        sign: keys that sign the manifest.
         force: replace an existing folder.
 
     Raises:
@@ -102,7 +130,7 @@ def write_folder(
         ValueError: a name that no artifact may have.
     """
     with whole_folder(target, force=force) as draft:
-        return fill_folder(draft, contents, header, target=target)
+        return fill_folder(draft, contents, header, target=target, sign=sign)
 
 
 def fill_folder(
@@ -111,13 +139,14 @@ def fill_folder(
     header: Callable[[tuple[FileEntry, ...]], PackageHeader | BaseHeader],
     *,
     target: Path,
+    sign: Sequence[SigningKey] = (),
 ) -> str:
     """Put files and the manifest into a draft of `target`, whose files it then lists; the sha256 of the manifest.
 
     Raises as `write_folder`. A path that lies in the draft already stays where it is.
     """
-    if MANIFEST in contents:
-        raise ValueError(f"{MANIFEST} is written here")
+    if not {MANIFEST, SIGNATURES}.isdisjoint(contents):
+        raise ValueError(f"{MANIFEST} and {SIGNATURES} are written here")
     msgspec.convert(list(contents), list[FileName])
     entries = []
     for name, content in sorted(contents.items()):
@@ -132,6 +161,8 @@ def fill_folder(
     raw = encode_header(header(tuple(entries)))
     with output_errors(target):
         (draft / MANIFEST).write_bytes(raw)
+        if sign:
+            (draft / SIGNATURES).write_bytes(sign_manifest(raw, sign))
     return sha256_of_bytes(raw)
 
 
@@ -142,9 +173,9 @@ def _copy(source: Path, place: Path) -> None:
         raise OutputError(f"{source}: vanished while it was copied") from None
 
 
-def _check_file_set(path: Path, listed: set[str]) -> None:
+def _check_file_set(path: Path, listed: set[str], unlisted: set[str]) -> None:
     with input_errors(path):
-        found = _names_in(path) - {MANIFEST, _HUB_NOTES}
+        found = _names_in(path) - unlisted
     if found != listed:
         name = min(found ^ listed)
         problem = "is not listed in the manifest" if name in found else "is listed in the manifest, but missing"

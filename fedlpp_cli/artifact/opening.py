@@ -1,15 +1,18 @@
 """Open an artifact without knowing its kind beforehand."""
 
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from fedlpp_cli.artifact.folder import open_folder, read_manifest
+from fedlpp_cli.artifact.folder import check_folder, read_manifest
 from fedlpp_cli.artifact.regular import input_errors
 from fedlpp_cli.artifact.report_file import read_report
+from fedlpp_cli.artifact.signatures import check_signers, read_signatures
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import BaseHeader, Header, PackageHeader, decode_header
+from fedlpp_cli.records.keys import PublicKey
 
 
 class Artifact(Protocol):
@@ -36,21 +39,29 @@ class Artifact(Protocol):
         ...
 
 
-def open_any(path: Path) -> Artifact:
+def open_any(path: Path, *, signers: Collection[PublicKey] = ()) -> Artifact:
     """Open whatever artifact lies at `path`, fully checked.
+
+    Args:
+        path: a file or a folder.
+        signers: a package must be signed by one of them; without any, by nobody.
 
     Raises:
         InputError: missing or unreadable.
         ArtifactError, DigestError: not a sound artifact.
+        SignatureError, SignerError: as `read_signatures` and `check_signers`.
     """
     with input_errors(path):
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     if is_folder:
-        header = decode_header(read_manifest(path), source=str(path))
+        raw = read_manifest(path)
+        signed_by = read_signatures(path, raw)
+        header = decode_header(raw, source=str(path))
         if isinstance(header, PackageHeader):
-            return open_folder(path, PackageHeader)
+            check_signers(signed_by, signers, source=str(path))
+            return check_folder(path, raw, header, signed_by)
         if isinstance(header, BaseHeader):
-            return open_folder(path, BaseHeader)
+            return check_folder(path, raw, header, signed_by)
         raise ArtifactError(f"{path}: a {header.kind} is not a folder")
     if path.suffix == ".json":
         return read_report(path)

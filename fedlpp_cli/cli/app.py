@@ -14,6 +14,7 @@ from fedlpp_cli.cli.commands.export import export
 from fedlpp_cli.cli.commands.import_adapter import import_adapter
 from fedlpp_cli.cli.commands.init import init
 from fedlpp_cli.cli.commands.inspect import inspect
+from fedlpp_cli.cli.commands.keygen import keygen
 from fedlpp_cli.cli.commands.log import log
 from fedlpp_cli.cli.commands.pack import pack
 from fedlpp_cli.cli.commands.quantize import quantize
@@ -47,6 +48,7 @@ for name, function, panel in (
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
     ("export", export, OWNER),
+    ("keygen", keygen, EITHER),
     ("inspect", inspect, EITHER),
     ("verify", verify, EITHER),
     ("status", status, EITHER),

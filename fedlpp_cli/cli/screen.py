@@ -5,9 +5,11 @@ one envelope. stderr: progress on a terminal, nothing off it; errors; hints.
 """
 
 import contextlib
+import getpass
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fedlpp_cli.cli.printable import printable
-from fedlpp_cli.errors import FedlppError
+from fedlpp_cli.errors import FedlppError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.record import Record
 
@@ -81,6 +83,27 @@ def on_progress(text: str, done: int, total: int) -> None:
     _screen.get().progress(text, done, total)
 
 
+def ask_secret(question: str, *, hint: str) -> str:
+    """What a person types at the terminal, which shows nothing of it.
+
+    Raises:
+        UsageError: there is no terminal, or nothing was typed. The hint says how to do without.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("a passphrase is needed, and there is no terminal to ask for it", hint=hint)
+    bar = _screen.get().progress
+    quiet = bar.paused() if isinstance(bar, _Bar) else contextlib.nullcontext()
+    # Where the terminal cannot be kept from showing it, getpass warns and asks all the same.
+    with quiet, warnings.catch_warnings(action="error", category=getpass.GetPassWarning):
+        try:
+            typed = getpass.getpass(printable(question))
+        except (EOFError, getpass.GetPassWarning):
+            typed = ""
+    if not typed:
+        raise UsageError("no passphrase was typed", hint=hint)
+    return typed
+
+
 @contextlib.contextmanager
 def show_tokens(training: "Training") -> Iterator["OnStep"]:
     """As a `Watch`: how many tokens a second go by, beside the bar. The clock is here, far from what is computed."""
@@ -125,6 +148,15 @@ class _Bar:
                 self.bars.remove_task(self.task)
             self.task, self.stage = self.bars.add_task(printable(text), total=total or None, rate=""), stage
         self.bars.update(self.task, description=printable(text), completed=done, total=total or None)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is drawn in the body, where somebody types."""
+        self.bars.stop()
+        try:
+            yield
+        finally:
+            self.bars.start()
 
     def show_rate(self, text: str) -> None:
         """Beside the bar that is shown."""

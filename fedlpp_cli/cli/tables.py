@@ -9,9 +9,11 @@ from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
+from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
+from fedlpp_cli.cli.verify_tables import verify
 
 
 def render(command: str, result: Any, *, quiet: bool) -> None:
@@ -72,6 +74,7 @@ def _pack(result: Any) -> Iterable[Block]:
         ("recipe", _train_text(result.train)),
         ("updates", _quantize_text(result.update)),
         ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
+        ("signed with", ", ".join(fingerprint[:12] for fingerprint in result.signed_with)),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
 
@@ -84,6 +87,7 @@ def _client_train(result: Any) -> Iterable[Block]:
     rows: list[tuple[str, object]] = [
         ("round", result.round),
         ("client", result.client),
+        ("signed by", signers_text(result.signers)),
         ("data", f"{result.n_examples} examples{cut}"),
         ("training", _train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
@@ -227,6 +231,7 @@ def _inspect(result: Any) -> Iterable[Block]:
         ("size", size(result.n_bytes)),
         ("parameters", f"{result.n_parameters:,}{bits}" if result.n_parameters else bits.removeprefix(", ")),
         ("withheld", _withheld_text(result.header)),
+        ("signed by", fingerprints(result.signers)),
     ])  # fmt: skip
     if result.tensors:
         rows = ((t.name, t.dtype, list(t.shape), size(t.n_bytes)) for t in result.tensors)
@@ -244,27 +249,6 @@ def _withheld_text(header: dict[str, Any]) -> str | None:
     """What a master has beside the factors that clients get."""
     ranks = header["spec"].get("withheld") if header["kind"] == "master" else None
     return f"in {len(ranks)} modules, of rank {max(ranks.values())} at most" if ranks else None
-
-
-def _verify(result: Any) -> Iterable[Block]:
-    rows = (
-        (one.path, one.kind, one.round, one.sha256[:12], f"{one.parents_found} of {one.n_parents}")
-        for one in result.artifacts
-    )
-    yield _table(("artifact", "kind", "round", "sha256", "parents"), rows, text_columns=2)
-    missing = f"; {result.missing} parents are not among them" if result.missing else ""
-    yield f"{len(result.artifacts)} artifacts are sound and belong together{missing}"
-    if result.reruns:
-        outcomes = [
-            (one.path, one.round, one.sha256[:12], _short(one.recomputed), _outcome(one)) for one in result.reruns
-        ]
-        yield _table(("aggregate", "round", "sha256", "computed again", ""), outcomes)
-
-
-def _outcome(rerun: Any) -> str:
-    if rerun.outcome == "inputs-missing":
-        return f"not computed: {rerun.n_missing} inputs are not among them"
-    return "equal" if rerun.outcome == "equal" else f"equal but for its producer, {rerun.producer}"
 
 
 def _status(result: Any) -> Iterable[Block]:
@@ -300,6 +284,7 @@ _READERS: Final = {"inspect", "verify", "status", "log", "budget"}
 _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "init": _master,
     "import": _master,
+    "keygen": keygen,
     "quantize": _quantize,
     "pack": _pack,
     "client-train": _client_train,
@@ -307,7 +292,7 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "evaluate": _evaluate,
     "export": _export,
     "inspect": _inspect,
-    "verify": _verify,
+    "verify": verify,
     "status": _status,
     "log": _log,
     "budget": budget,

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError
+from fedlpp_cli.records.keys import PublicKey, parse_public_key
 from fedlpp_cli.records.privacy import Delta
 from fedlpp_cli.records.record import Digest, PositiveFloat, PositiveInt, Record, read_record
 
@@ -17,6 +18,14 @@ class ClientPolicy(Record, frozen=True, kw_only=True):
     With one of the last three a training without privacy for its examples is refused.
     """
 
+    signers: Annotated[
+        tuple[str, ...],
+        # An empty list would read as if nobody was trusted, and trust everybody.
+        Meta(
+            min_length=1,
+            description="public keys, ed25519:…, each with a name behind it if you like; one must have signed",
+        ),
+    ] = ()
     federations: Annotated[
         tuple[Digest, ...], Meta(description="sha256 of the first masters of federations that are taken part in")
     ] = ()
@@ -35,6 +44,15 @@ class ClientPolicy(Record, frozen=True, kw_only=True):
         PositiveFloat | None, Meta(description="privacy loss of all that was charged to the ledger, and of this round")
     ] = None
     max_delta: Annotated[Delta | None, Meta(description="chance that the bound does not hold")] = None
+
+    def __post_init__(self) -> None:
+        for text in self.signers:
+            parse_public_key(text)
+
+    @property
+    def signer_keys(self) -> tuple[PublicKey, ...]:
+        """`signers`, read."""
+        return tuple(parse_public_key(text) for text in self.signers)
 
     @property
     def asks_for_privacy(self) -> bool:

@@ -1,16 +1,36 @@
 """Whether a package asks for more than its client allows; decided before the base model is opened."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from fedlpp_cli.errors import PolicyError
+from fedlpp_cli.errors import PolicyError, UsageError
+from fedlpp_cli.records.keys import PublicKey
 from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.training.schedule import n_steps
 
 _ASK_FOR_LESS: Final = "ask the owner for less, or change the policy file if you mean to allow it"
+
+
+def allowed_signers(policy: ClientPolicy, asked: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+    """Whose packages are taken; nobody in particular where neither says so. An option cannot widen a policy.
+
+    Args:
+        policy: the client's.
+        asked: the keys that this call asks for.
+
+    Raises:
+        UsageError: no key is in both.
+    """
+    own = policy.signer_keys
+    if not own or not asked:
+        return own or tuple(asked)
+    both = tuple(key for key in own if key in asked)
+    if not both:
+        raise UsageError("--signer: none of these keys is in signers of the policy file")
+    return both
 
 
 def check_policy(policy: ClientPolicy, package: OpenPackage) -> None:

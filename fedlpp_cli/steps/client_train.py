@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from fedlpp_cli.models.out_of_memory import memory_errors
 from fedlpp_cli.processes import process_number
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec, TrainPlan
+from fedlpp_cli.records.keys import PublicKey, Signer, signers_of
 from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import QuantSpec, TrainMetrics, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
 from fedlpp_cli.steps.checkpoints import Checkpointing, Checkpoints
-from fedlpp_cli.steps.client_policy import check_length, check_policy, check_privacy
+from fedlpp_cli.steps.client_policy import allowed_signers, check_length, check_policy, check_privacy
 from fedlpp_cli.steps.client_state import read_state
 from fedlpp_cli.steps.computing import choose_for, open_chosen, plan_training, told, tried
 from fedlpp_cli.steps.inputs import RefLike
@@ -56,7 +57,7 @@ class TrainResult(Record, frozen=True, kw_only=True):
     `bits_per_parameter` and `n_bytes` count what is sent, codes and scales. `state`: where the new state lies.
     `compute`: how it was, or would be, computed. `plan`: with `dry_run`, what it would take. `resumed_from`: the step
     of the checkpoint that it went on from, None for none. `privacy`: what the update says of it, None for none.
-    `warnings`: to read before sending.
+    `signers`: whose good signatures the package has. `warnings`: to read before sending.
     """
 
     path: str
@@ -78,6 +79,7 @@ class TrainResult(Record, frozen=True, kw_only=True):
     plan: TrainPlan | None
     resumed_from: int | None
     privacy: ExamplePrivacy | None
+    signers: tuple[Signer, ...]
     warnings: tuple[str, ...]
 
 
@@ -94,6 +96,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
     split: str | None = None,
     device: str = "auto",
     policy: ClientPolicy | None = None,
+    signers: Sequence[PublicKey] = (),
     privacy: PrivacySettings | None = None,
     compute: ComputeSpec | None = None,
     checkpoint: Checkpointing | None = None,
@@ -121,6 +124,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         split: of a data set that has several.
         device: "auto", "cpu", "cuda" or "split" over all GPUs.
         policy: what the client allows; None for anything.
+        signers: one of these keys must have signed the package; of those in the policy, where it names some.
         privacy: train with noise, and charge it; None for a training as it comes.
         compute: how to compute; chosen from the machine where nothing is asked for.
         checkpoint: keep how far the training is, and go on from what was kept before.
@@ -130,20 +134,22 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         on_progress: told what is going on.
 
     Raises:
-        ArtifactError, DigestError, LineageError: a package that is not sound, or is for another client; a state that
-            does not belong to it; a checkpoint that is not sound, or is of another training.
+        ArtifactError, DigestError, SignatureError, LineageError: a package that is not sound, or is for another
+            client; a state that does not belong to it; a checkpoint that is not sound, or is of another training.
         UsageError: update, state, checkpoint and ledger in one place; control variates, and no place for the state; a
             batching that the model has no use for; what privacy for examples does not go with.
         ModelError: a base that is not the agreed one.
         DataError: a malformed row, with file and line.
         GateError: a training that went wrong; nothing is written.
         InterruptedRunError: Ctrl-C with a checkpoint, which holds all steps that were made.
-        PolicyError: a package that asks for more than the policy allows, or less privacy than it asks for.
+        PolicyError: a package that asks for more than the policy allows, or less privacy than it asks for; a
+            SignerError where nobody signed it whose packages are taken.
         BudgetError: epsilon would pass the ledger's budget.
         MemoryLimitError: memory ran out; nothing is written.
         SecrecyError: an update for a public repository, a state or a checkpoint for the Hub.
     """
     wish, limits = compute or ComputeSpec(), policy or ClientPolicy()
+    trusted = allowed_signers(limits, signers)
     with _destination(parse_ref(out), client, force=force) as place, ExitStack() as files:
         state_path = None if state_out is None else _state_path(files, parse_ref(state_out), place.path, force=force)
         others: dict[str, object] = {"--out": place.path, "--state-out": state_path, "--state": state, "--data": data}
@@ -151,7 +157,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
             check_place(privacy.ledger, others)
             others["--ledger"] = privacy.ledger
         kept = None if checkpoint is None else Checkpoints(checkpoint, others, on_progress)
-        opened = _open_allowed(files, package, client, limits, is_private=privacy is not None)
+        opened = _open_allowed(files, package, client, limits, trusted, is_private=privacy is not None)
         manifest = opened.folder.header
         _check_kept(opened, state_path)
         before = None if state is None else read_state(state, manifest, opened.proxy.header.spec, client=client)
@@ -168,7 +174,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         watches = watches if kept is None else (kept.watch, *watches)
         told_of = partial(
             _result, opened, client, rows, state=state_path, resumed_from=None if kept is None else kept.resumed_from,
-            private=private,
+            private=private, trusted=trusted,
         )  # fmt: skip
         plan = plan_training(opened, folder, choice, rows.examples, client) if dry_run else None
         if plan is not None and not wish.trial_steps:
@@ -203,10 +209,16 @@ def _destination(ref: Ref, client: str, *, force: bool) -> Iterator[store.Destin
 
 
 def _open_allowed(
-    files: ExitStack, package: RefLike, client: str, limits: ClientPolicy, *, is_private: bool
+    files: ExitStack,
+    package: RefLike,
+    client: str,
+    limits: ClientPolicy,
+    trusted: Collection[PublicKey],
+    *,
+    is_private: bool,
 ) -> OpenPackage:
-    """The package, known to be for this client and to ask for no more than it allows."""
-    opened = open_package(package)
+    """The package, known to be from a trusted key, for this client, and to ask for no more than it allows."""
+    opened = open_package(package, signers=trusted)
     files.callback(opened.proxy.close)
     check_addressee(opened, client)
     check_policy(limits, opened)
@@ -261,6 +273,7 @@ def _result(
     plan: TrainPlan | None = None,
     resumed_from: int | None = None,
     private: PrivateTraining | None = None,
+    trusted: Collection[PublicKey] = (),
 ) -> TrainResult:
     shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -285,5 +298,6 @@ def _result(
         plan=plan,
         resumed_from=resumed_from,
         privacy=None if private is None else private.privacy,
+        signers=signers_of(opened.folder.signed_by, trusted),
         warnings=() if trained is None else trained.warnings,
     )

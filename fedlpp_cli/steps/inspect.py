@@ -20,6 +20,7 @@ from fedlpp_cli.records.headers import (
     StateHeader,
     UpdateHeader,
 )
+from fedlpp_cli.records.keys import Signer, signers_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -43,7 +44,7 @@ class InspectResult(Record, frozen=True, kw_only=True):
     scales over the numbers that they stand for. A rounded update does not state its shapes: its `n_parameters` is None,
     and codes that would still have fitted count, at most four for each tensor. `unquantized` lists what a package or a
     base carries above its stated precision. `groups`: of what is rounded, or carried beside it, sizes and the error to
-    expect.
+    expect. `signers`: whose good signatures a package has; nobody says here whom to trust.
     """
 
     path: str
@@ -57,6 +58,7 @@ class InspectResult(Record, frozen=True, kw_only=True):
     bits_per_parameter: float | None
     unquantized: dict[str, str]
     groups: tuple[TensorGroup, ...]
+    signers: tuple[Signer, ...]
 
 
 def inspect(artifact: RefLike) -> InspectResult:
@@ -66,7 +68,7 @@ def inspect(artifact: RefLike) -> InspectResult:
         artifact: path or Hub address.
 
     Raises:
-        InputError, ArtifactError, DigestError: it cannot be opened or is not sound.
+        InputError, ArtifactError, DigestError, SignatureError: it cannot be opened or is not sound.
     """
     opened = open_any(store.fetch(parse_ref(artifact)))
     header: dict[str, Any] = json.loads(opened.raw_header)
@@ -126,12 +128,13 @@ def _of_folder(folder: FolderArtifact[Any], common: dict[str, Any]) -> InspectRe
                 found = inspect(folder.path / inside)
                 unquantized, groups = found.unquantized, groups + found.groups
     n_bytes = len(folder.raw_header) + sum(entry.size for entry in files)
-    return _result(common, n_bytes=n_bytes, files=files, unquantized=unquantized, groups=groups)
+    signers = signers_of(folder.signed_by, trusted=())
+    return _result(common, n_bytes=n_bytes, files=files, unquantized=unquantized, groups=groups, signers=signers)
 
 
 def _result(common: dict[str, Any], *, n_bytes: int, **found: Any) -> InspectResult:
     empty: dict[str, Any] = {
         "tensors": (), "files": (), "n_parameters": None, "bits_per_parameter": None, "unquantized": {},
-        "groups": (),
+        "groups": (), "signers": (),
     }  # fmt: skip
     return InspectResult(**common, n_bytes=n_bytes, **{**empty, **found})

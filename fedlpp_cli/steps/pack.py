@@ -7,6 +7,7 @@ from pathlib import Path
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.card import package_card
 from fedlpp_cli.artifact.folder import BASE, CARD, MANIFEST, PROXY, open_folder, write_folder
+from fedlpp_cli.artifact.key_files import SigningKey
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.release_ledger import (
     AdapterRelease,
@@ -26,7 +27,7 @@ from fedlpp_cli.records.headers import (
     PackageSpec,
     ProxyHeader,
 )
-from fedlpp_cli.records.record import Record
+from fedlpp_cli.records.record import Digest, Record
 from fedlpp_cli.records.specs import DEFAULT_STEPS, FULL_PRECISION, QuantSpec, TrainSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent
@@ -35,7 +36,7 @@ from fedlpp_cli.steps.inputs import RefLike, check_parent
 class PackResult(Record, frozen=True, kw_only=True):
     """What `pack` made; with `dry_run` what it would make, and `sha256` is None.
 
-    `ledger`: the file that says what was released.
+    `ledger`: the file that says what was released. `signed_with`: fingerprints of the keys that sign it.
     """
 
     path: str
@@ -48,6 +49,7 @@ class PackResult(Record, frozen=True, kw_only=True):
     n_files: int
     n_bytes: int
     ledger: str
+    signed_with: tuple[Digest, ...]
 
 
 def pack(
@@ -59,6 +61,7 @@ def pack(
     client: str | None = None,
     base_artifact: RefLike | None = None,
     ledger: Path | str | None = None,
+    sign: Sequence[SigningKey] = (),
     force: bool = False,
     dry_run: bool = False,
 ) -> PackResult:
@@ -72,6 +75,7 @@ def pack(
         client: the one client it is for; None for any.
         base_artifact: the quantized private base that `quantize` made.
         ledger: the file that notes what was released; None for the federation's in the user's state folder.
+        sign: the owner's keys, which sign the manifest (`artifact/key_files.read_signing_key` opens them).
         force: replace an existing package.
         dry_run: check everything and write nothing.
 
@@ -79,10 +83,13 @@ def pack(
         SecrecyError: a master instead of a proxy.
         SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level; a
-            proxy with control variates and a recipe without.
+            proxy with control variates and a recipe without; one key twice.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
+    signed_with = tuple(key.public.fingerprint for key in sign)
+    if len(set(signed_with)) < len(signed_with):
+        raise UsageError("--sign: the same key twice")
     spec = _spec(client, train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION)
     with _open_proxy(proxy) as opened:
         if opened.header.spec.control_variates and not spec.train.control_variates:
@@ -95,7 +102,7 @@ def pack(
             len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()
         ]
         ledger = Path(ledger or default_ledger(opened.header.federation or ""))
-        result = partial(_result, opened, spec, sizes=sizes, ledger=ledger)
+        result = partial(_result, opened, spec, sizes=sizes, ledger=ledger, signed_with=signed_with)
         releases = _releases(opened)
         if dry_run:
             check_releases(ledger, releases)
@@ -103,7 +110,7 @@ def pack(
         title = f"Package of round {opened.header.round}"
         with store.destination(parse_ref(out), message=title, force=force) as place:
             record_releases(ledger, releases)
-            sha256 = write_folder(place.path, contents, _manifest_for(opened, spec), force=force)
+            sha256 = write_folder(place.path, contents, _manifest_for(opened, spec), sign=sign, force=force)
         return result(path=str(place.written), sha256=sha256)
 
 
@@ -186,6 +193,7 @@ def _result(
     sha256: str | None,
     sizes: Sequence[int],
     ledger: Path,
+    signed_with: tuple[str, ...],
 ) -> PackResult:
     return PackResult(
         path=path,
@@ -198,4 +206,5 @@ def _result(
         n_files=len(sizes),
         n_bytes=sum(sizes),
         ledger=str(ledger),
+        signed_with=signed_with,
     )

@@ -1,5 +1,6 @@
 """A package that has been opened: its manifest and the proxy in it, and the model that they belong to."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact, open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.records.headers import BaseHeader, PackageHeader, ProxyHeader
+from fedlpp_cli.records.keys import PublicKey
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent, public_base_folder
 
@@ -59,13 +61,18 @@ def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> N
         raise LineageError(f"{source}: its proxy holds control variates, its recipe does not ask for them")
 
 
-def open_package(ref: RefLike) -> OpenPackage:
-    """Fetch, verify and open a package: every file's digest, the proxy's lineage, its tensors.
+def open_package(ref: RefLike, *, signers: Collection[PublicKey] = ()) -> OpenPackage:
+    """Fetch, verify and open a package: its signatures, every file's digest, the proxy's lineage, its tensors.
+
+    Args:
+        ref: path or Hub address.
+        signers: one of them must have signed it; without any, nobody has to.
 
     Raises:
+        SignerError: as `open_folder`.
         InputError, ArtifactError, DigestError, LineageError: as `open_folder` and `TensorFile`.
     """
-    folder = open_folder(store.fetch(parse_ref(ref)), PackageHeader)
+    folder = open_folder(store.fetch(parse_ref(ref)), PackageHeader, signers=signers)
     proxy = TensorFile(folder.path / PROXY, ProxyHeader)
     try:
         check_parent(folder.header, "proxy", proxy.sha256, source=str(folder.path), parent=PROXY)

@@ -1,6 +1,6 @@
 """`verify`: are these artifacts what they say, and do they belong together? Loads no torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from fedlpp_cli.records.headers import (
     UpdateHeader,
     spell_kind,
 )
+from fedlpp_cli.records.keys import PublicKey, Signer, signers_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike
@@ -37,7 +38,10 @@ _ROLES: Final = {"master", "proxy", "package", "update", "base"}
 
 
 class Verified(Record, frozen=True, kw_only=True):
-    """One sound artifact. `parents_found` of its `n_parents` were among the others and fit."""
+    """One sound artifact. `parents_found` of its `n_parents` were among the others and fit.
+
+    `signers`: whose good signatures it has; only packages are signed.
+    """
 
     path: str
     kind: str
@@ -46,6 +50,7 @@ class Verified(Record, frozen=True, kw_only=True):
     federation: str
     n_parents: int
     parents_found: int
+    signers: tuple[Signer, ...] = ()
 
 
 class VerifyResult(Record, frozen=True, kw_only=True):
@@ -68,6 +73,7 @@ class _Seen:
     sha256: str
     run: Path | None
     layout: Layout
+    signers: tuple[Signer, ...] = ()
 
     @property
     def federation(self) -> str:
@@ -75,21 +81,28 @@ class _Seen:
 
 
 def verify(
-    artifacts: Sequence[RefLike], *, complete: bool = False, rerun: bool = False, on_progress: Progress = silent
+    artifacts: Sequence[RefLike],
+    *,
+    complete: bool = False,
+    rerun: bool = False,
+    signers: Collection[PublicKey] = (),
+    on_progress: Progress = silent,
 ) -> VerifyResult:
-    """Check digests, headers and layouts, and that parents named by sha256 are the right ones where they are given.
+    """Check digests, signatures, headers, layouts, and that parents named by sha256 are the right ones, where given.
 
     Args:
         artifacts: artifacts of any kind, or run folders.
         complete: every parent must be among them.
         rerun: compute each aggregate again whose inputs are among them, and compare.
+        signers: every package must be signed by one of them; without any, by nobody.
         on_progress: told what is going on.
 
     Raises:
-        ArtifactError, DigestError: an artifact that is not sound.
+        ArtifactError, DigestError, SignatureError: an artifact that is not sound.
         LineageError: artifacts that do not belong together, or with `complete` a parent that is missing.
         RerunError: with `rerun` an aggregate that comes out otherwise.
-        UsageError: with `rerun` no aggregate whose inputs are all there.
+        SignerError: a package that none of the signers has signed.
+        UsageError: with `rerun` no aggregate whose inputs are all there; with `signers` no package.
     """
     paths = list(_all_paths(store.fetch(parse_ref(artifact)) for artifact in artifacts))
     if not paths:
@@ -97,7 +110,9 @@ def verify(
     seen: list[_Seen] = []
     for number, (run, path) in enumerate(paths, start=1):
         on_progress(f"verifying {path.name}", number, len(paths))
-        seen += _open(path, run)
+        seen += _open(path, run, signers)
+    if signers and not any(isinstance(one.header, PackageHeader) for one in seen):
+        raise UsageError("--signer: no package is among the artifacts, and nothing else is signed")
     by_digest = {one.sha256: one for one in seen}
     verified = tuple(_check_parents(one, by_digest, complete=complete) for one in seen)
     missing = sum(one.n_parents - one.parents_found for one in verified)
@@ -130,11 +145,12 @@ def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
             yield from ((root, path) for path in known if path is not None)
 
 
-def _open(path: Path, run: Path | None) -> list[_Seen]:
+def _open(path: Path, run: Path | None, signers: Collection[PublicKey]) -> list[_Seen]:
     """The artifact, and what is inside of it."""
-    opened = open_any(path)
+    opened = open_any(path, signers=signers)
     layout = layout_of(opened.tensors) if isinstance(opened, TensorFile) else {}
-    seen = [_Seen(path, opened.header, opened.sha256, run, layout)]
+    signed_by = signers_of(opened.signed_by, signers) if isinstance(opened, FolderArtifact) else ()
+    seen = [_Seen(path, opened.header, opened.sha256, run, layout, signed_by)]
     if isinstance(opened, TensorFile):
         with opened:
             if isinstance(opened.header, MasterHeader):
@@ -144,9 +160,9 @@ def _open(path: Path, run: Path | None) -> list[_Seen]:
             elif isinstance(opened.header, StateHeader):
                 check_state(opened.narrow(StateHeader))
     elif isinstance(opened, FolderArtifact) and opened.header.kind == "package":
-        seen += _open(path / PROXY, run)
+        seen += _open(path / PROXY, run, signers)
         if (path / BASE).is_dir():
-            seen += _open(path / BASE, run)
+            seen += _open(path / BASE, run, signers)
     return seen
 
 
@@ -170,6 +186,7 @@ def _check_parents(child: _Seen, by_digest: dict[str, _Seen], *, complete: bool)
         federation=child.federation,
         n_parents=len(parents),
         parents_found=found,
+        signers=child.signers,
     )
 
 

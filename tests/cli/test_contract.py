@@ -15,7 +15,7 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "inspect", "verify", "status", "log",
+    "keygen", "inspect", "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -25,10 +25,10 @@ DATA_KEYS = {
     "quantize": (
         "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates"
     ),
-    "pack": "path sha256 federation round client train update n_files n_bytes ledger",
+    "pack": "path sha256 federation round client train update n_files n_bytes ledger signed_with",
     "client-train": (
         "path sha256 federation round client train quantize n_examples n_cut n_steps n_parameters n_bytes "
-        "bits_per_parameter metrics state compute plan resumed_from privacy warnings"
+        "bits_per_parameter metrics state compute plan resumed_from privacy signers warnings"
     ),
     "budget": "path delta epsilon max_epsilon left n_rounds_left charges",
     "aggregate": (
@@ -38,11 +38,13 @@ DATA_KEYS = {
     "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
-    "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
+    "keygen": "path public name key fingerprint encrypted",
+    "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
     "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
 }
+KEY = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
 BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
 CHARGE = Charge(
     federation="a" * 64, round=0, package="b" * 64, client="c", data="c" * 64, noise_multiplier=1.0, sampling_rate=1.0,
@@ -89,6 +91,7 @@ def calls(played, llama, tmp_path):
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
+        "keygen": ["--name", "clinic", "--no-passphrase", "--out", out / "clinic.pem"],
         "inspect": [played.package(0)],
         "verify": [run],
         "status": [run],
@@ -96,13 +99,22 @@ def calls(played, llama, tmp_path):
     }  # fmt: skip
 
 
+def remove_keys(command, arguments):
+    if command == "keygen":
+        for suffix in (".pem", ".pub"):
+            arguments[-1].with_suffix(suffix).unlink()
+
+
 def test_every_command_succeeds_in_text_in_json_and_quietly(fedlpp, calls):
     assert set(calls) == set(COMMANDS)
     for command, arguments in calls.items():
         writes = "--out" in map(str, arguments)
-        force = ["--force"] if writes and command != "simulate" else []  # what is there, it goes on with
+        # What is there, simulate goes on with; keys are not written over.
+        force = ["--force"] if writes and command not in {"simulate", "keygen"} else []
         text = fedlpp(command, *arguments)
+        remove_keys(command, arguments)
         quiet = fedlpp(command, *arguments, "--quiet", *force)
+        remove_keys(command, arguments)
         found = fedlpp(command, *arguments, "--json", *force)
         assert (text.exit_code, quiet.exit_code, found.exit_code) == (0, 0, 0), (command, text.stderr, found.stderr)
         assert (text.stderr, quiet.stderr, found.stderr) == ("", "", "")
@@ -154,6 +166,10 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (7, "secrecy", ["pack", played.master(0), *out]),
         (7, "secrecy-release", ["pack", played.proxy(0), "--ledger", tmp_path / "other.ledger", *out]),
         (7, "secrecy", ["init", "--base", llama, "--out", "hf://org/repo/master.safetensors"]),
+        (2, "usage", ["keygen", "--name", "clinic", *out]),
+        (7, "secrecy", ["keygen", "--name", "clinic", "--no-passphrase", "--out", "hf://org/repo/clinic.pem"]),
+        (10, "policy-signer", [*train, "--signer", KEY, "--data", "x", *out]),
+        (10, "policy-signer", ["verify", played.package(0), "--signer", KEY]),
         (8, "output-exists", ["quantize", played.master(0), "--out", tmp_path / "there"]),
     ]
     for code, name, arguments in cases:

@@ -27,7 +27,10 @@ LEVELS = (
 )
 # Side by side, not on top of each other.
 STRANGERS = {("tasks", "models"), ("models", "tasks"), ("aggregation", "tasks"), ("aggregation", "models")}
-HEAVY = ("torch", "transformers", "peft", "numba", "matplotlib", "huggingface_hub", "datasets", "bitsandbytes")
+HEAVY = (
+    "torch", "transformers", "peft", "numba", "matplotlib", "huggingface_hub", "datasets", "bitsandbytes",
+    "cryptography",
+)  # fmt: skip
 
 
 def level_of(part):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.forge import header_of, sha256_of
+from support.keys import signing_key, write_keys
 from support.parties import Federation
 
 from fedlpp_cli import verify
@@ -59,7 +60,7 @@ def federation(llama, tmp_path):
 
 @pytest.mark.slow
 def test_single_commands_and_make_end_in_the_master_of_the_python_calls(federation, played):
-    """The clients' part once as a process of its own, once in two processes side by side."""
+    """The clients' part once as a process of its own, once in two processes side by side; there packages are signed."""
     f, r = federation, federation.round(0)
     fedlpp = [sys.executable, "-m", "fedlpp_cli"]
     run(*fedlpp, "init", "--base", f.base, "--max-length", 32, "--rank", 4, "--seed", 7, "--out", f.master(0))
@@ -72,7 +73,10 @@ def test_single_commands_and_make_end_in_the_master_of_the_python_calls(federati
             "--device", "cpu", "--out", f.update(0, client),
         )  # fmt: skip
     run(*fedlpp, "aggregate", f.master(0), *f.updates(0), "--package", r / "package", "--out", f.master(1))
-    make(f, "-j2")
+    write_keys(f.folder / "clinic.pem", 1)
+    make(f, "-j2", f"SIGN={f.folder / 'clinic.pem'}")
+    [package, _] = verify([f.folder / "runs" / "made" / "round-0000" / "package"]).artifacts
+    assert [one.fingerprint for one in package.signers] == [signing_key(1).public.fingerprint]
     made = f.folder / "runs" / "made" / "round-0001" / "master.safetensors"
     assert sha256_of(f.master(1)) == sha256_of(played.master(1)) == sha256_of(made)
 

@@ -7,6 +7,7 @@ import typer
 
 from fedlpp_cli.cli import checkpoint_options as k
 from fedlpp_cli.cli import compute_options as c
+from fedlpp_cli.cli import key_options as s
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli import privacy_options as p
 from fedlpp_cli.cli.screen import on_progress
@@ -90,6 +91,7 @@ def client_train(
     data_changed: p.DataChangedOpt = False,
     federation: o.FederationOpt = None,
     policy: PolicyOpt = None,
+    signer: s.SignerOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
     shard_base: c.ShardBaseOpt = False,
@@ -98,6 +100,7 @@ def client_train(
     """Train on your own data: package + data -> update, which is sent back.
 
     fedlpp client-train package --client north --data notes.jsonl --out north.safetensors
+    fedlpp client-train package --client north --data notes.jsonl --signer clinic.pub --out north.safetensors
     fedlpp client-train package-7 --client north --data notes.jsonl --state state-6.safetensors
         --state-out state-7.safetensors --out north-7.safetensors
     fedlpp client-train package --client north --data notes.jsonl --checkpoint north.checkpoint
@@ -125,6 +128,7 @@ def client_train(
         split=split,
         device=device,
         policy=read_policy(policy),
+        signers=s.trusted_keys(signer),
         privacy=p.privacy_settings(
             settings,
             ledger=ledger,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import key_options as k
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
@@ -51,6 +52,8 @@ def pack(
     update_scale: o.UpdateScaleOpt = None,
     update_scale_rounding: o.UpdateScaleRoundingOpt = None,
     federation: o.FederationOpt = None,
+    sign: k.SignOpt = None,
+    passphrase_file: k.PassphraseFileOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
 ) -> Record:
@@ -58,6 +61,7 @@ def pack(
 
     fedlpp pack proxy.safetensors --steps 50 --learning-rate 2e-3 --out package
     fedlpp pack proxy.safetensors --steps 50 --update-bits 4 --out package
+    fedlpp pack proxy.safetensors --steps 50 --sign clinic.pem --out package
     fedlpp pack proxy.safetensors -f federation.toml --out hf://org/federation/round-0000/package
     """
     from fedlpp_cli.steps.pack import pack as step
@@ -96,6 +100,7 @@ def pack(
         client=client,
         base_artifact=base_artifact,
         ledger=ledger,
+        sign=k.signing_keys(sign, passphrase_file),
         force=force,
         dry_run=dry_run,
     )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import key_options as k
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.records.record import Record
 
@@ -16,13 +17,17 @@ RerunOpt = Annotated[
 ]
 
 
-def verify(artifacts: VerifyArg, complete: CompleteOpt = False, rerun: RerunOpt = False) -> Record:
-    """Check digests, headers, layouts, and that artifacts follow from one another.
+def verify(
+    artifacts: VerifyArg, complete: CompleteOpt = False, rerun: RerunOpt = False, signer: k.SignerOpt = None
+) -> Record:
+    """Check digests, signatures, headers, layouts, and that artifacts follow from one another.
 
     fedlpp verify package
+    fedlpp verify package --signer clinic.pub
     fedlpp verify runs/demo --complete --rerun
     fedlpp verify --rerun next.safetensors master.safetensors package updates/*.safetensors
     """
     from fedlpp_cli.steps.verify import verify as step
 
-    return step(artifacts, complete=complete, rerun=rerun, on_progress=on_progress)
+    signers = k.trusted_keys(signer)
+    return step(artifacts, complete=complete, rerun=rerun, signers=signers, on_progress=on_progress)
