@@ -4,15 +4,16 @@ Both are rounded in the same way: a proxy as `quantize` was told, and its contro
 package asks. Loads no torch until values are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.adapters.control_tensors import control_name, with_control
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
-from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError
+from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError, UsageError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
 from fedlpp_cli.records.headers import ProxyHeader, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
+from fedlpp_cli.records.tensor_groups import common_groups, unknown_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
     return {
         tensor_name(component, part): kind
         for component, shape in shapes.items()
-        for part, kind in parts_layout(shape, spec).items()
+        for part, kind in parts_layout(shape, spec.of(component)).items()
     }
 
 
@@ -63,7 +64,7 @@ def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) 
         NotFiniteError: numbers or scales that are not finite.
         ArtifactError: codes that no tensor gives.
     """
-    parts = _read_parts(update, component, shape, update.header.spec.quantize)
+    parts = _read_parts(update, component, shape)
     for part, tensor in parts.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             name = tensor_name(component, part)
@@ -85,6 +86,20 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
         raise ArtifactError(
             f"{proxy.path}: tensor {name!r} is {found.get(name, 'missing')}, the header announces "
             f"{expected.get(name, 'none')}"
+        )
+
+
+def check_groups(components: Iterable[str], spec: QuantSpec) -> None:
+    """Refuse a group of tensors that no component is in.
+
+    Raises:
+        UsageError: naming it, and those that one would name.
+    """
+    names = list(components)
+    unknown = unknown_groups(spec.groups, names)
+    if unknown:
+        raise UsageError(
+            f"--group {unknown[0]}: no tensor of the adapter is in it; there are {', '.join(common_groups(names))}"
         )
 
 
@@ -114,10 +129,11 @@ def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
 
 
 def _read_rounded(proxy: TensorFile[ProxyHeader], name: str, shape: Shape) -> "Tensor":
-    return _dequantize(proxy, name, _read_parts(proxy, name, shape, proxy.header.spec.quantize), shape)
+    return _dequantize(proxy, name, _read_parts(proxy, name, shape), shape)
 
 
-def _read_parts(file: Rounded, component: str, shape: Shape, spec: QuantSpec) -> "dict[str, Tensor]":
+def _read_parts(file: Rounded, component: str, shape: Shape) -> "dict[str, Tensor]":
+    spec = file.header.spec.quantize.of(component)
     return {part: file.read(tensor_name(component, part)) for part in parts_layout(shape, spec)}
 
 
@@ -125,7 +141,7 @@ def _dequantize(file: Rounded, component: str, parts: "Mapping[str, Tensor]", sh
     from fedlpp_cli.quantization.tensors import dequantize_tensor
 
     try:
-        return dequantize_tensor(parts, shape, file.header.spec.quantize)
+        return dequantize_tensor(parts, shape, file.header.spec.quantize.of(component))
     except ValueError as error:
         raise ArtifactError(f"{file.path}: component {component!r}: {error}") from None
 

@@ -13,6 +13,7 @@ from fedlpp_cli.adapters.proxy_tensors import Rounded, tensor_name
 from fedlpp_cli.errors import ArtifactError, NotFiniteError
 from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, packed_bytes
 from fedlpp_cli.quantization.levels import level_values
+from fedlpp_cli.records.specs import Bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ def read_window(file: Rounded, component: str, start: int, out: Array, *, compil
         NotFiniteError: scales that are not finite. Numbers in full precision are not looked at.
         ArtifactError: codes that no tensor gives.
     """
-    spec = file.header.spec.quantize
+    spec = file.header.spec.quantize.of(component)
     stop = start + len(out)
     if spec.bits == "full":
         _fill(file, component, 4 * start, out)
@@ -53,7 +54,7 @@ def read_window(file: Rounded, component: str, start: int, out: Array, *, compil
         starts = start + np.arange(-(-len(out) // block)) * block
         scales = scales[starts // spec.block - start // spec.block]
     try:
-        _decode(codes, scales, file, block, out, compiled=compiled)
+        _decode(codes, scales, spec.bits, block, out, compiled=compiled)
     except ValueError as error:
         raise ArtifactError(f"{file.path}: component {component!r}: {error}") from None
 
@@ -65,12 +66,11 @@ def read_values(file: Rounded, component: str, shape: Shape, *, compiled: bool) 
     return out
 
 
-def _decode(codes: Array, scales: Array, file: Rounded, block: int, out: Array, *, compiled: bool) -> None:
+def _decode(codes: Array, scales: Array, bits: Bits, block: int, out: Array, *, compiled: bool) -> None:
     import torch
 
     from fedlpp_cli.quantization.packing import check_tail
 
-    bits = file.header.spec.quantize.bits
     if compiled:
         from fedlpp_cli.quantization.compiled import decode_patterns
         from fedlpp_cli.quantization.kernels import FLOAT32, dequantize_bytes

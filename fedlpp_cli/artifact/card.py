@@ -52,4 +52,5 @@ what goes back is the difference of the adapter before and after training.
 
 
 def _precision(spec: QuantSpec) -> str:
-    return "in full precision" if spec.bits == "full" else f"rounded to {spec.bits} bits"
+    text = "in full precision" if spec.bits == "full" else f"rounded to {spec.bits} bits"
+    return ", ".join([text, *(f"`{group}` {_precision(spec.of(group))}" for group in sorted(spec.groups))])

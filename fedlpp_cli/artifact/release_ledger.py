@@ -28,7 +28,7 @@ from fedlpp_cli.records.record import Digest, PositiveInt, Record, read_record, 
 from fedlpp_cli.records.specs import QuantSpec
 
 _MAX_BYTES: Final = 64 * 2**20
-_MAX_LINE_BYTES: Final = 2**16
+_MAX_LINE_BYTES: Final = 100_000  # 256 groups of tensors with the longest names take 70,000
 _ELSEWHERE: Final = "--ledger FILE, or FEDLPP_STATE, puts the release ledger elsewhere"
 
 

@@ -148,6 +148,16 @@ ScaleRoundingOpt = Annotated[
     ScaleRounding | None,
     of(QuantSpec, "scale_rounding", "up hides each block's largest weight; fit loses least.", panel=ROUNDING),
 ]
+GroupOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        metavar="NAME=BITS",
+        help="Another width for tensors with these parts of names, as lora_B=4, q_proj=2, layers.0=5; repeat it.",
+        show_default=False,
+        rich_help_panel=ROUNDING,
+    ),
+]
 BaseFormatOpt = Annotated[
     BaseFormat | None,
     of(BaseQuantSpec, "format", "Format of a private base.", panel=ROUNDING, flag="--base-format"),

@@ -22,6 +22,23 @@ def columns_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str
     return columns
 
 
+def groups_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str] | None:
+    """Group of tensors to width, out of `--group NAME=BITS` and the federation file; None where no option is given.
+
+    Raises:
+        UsageError: a pair without "=".
+    """
+    if not pairs:
+        return None
+    groups = dict(settings.file.quantize.get("groups", {}))
+    for pair in pairs:
+        name, equals, bits = pair.partition("=")
+        if not (name and equals and bits):
+            raise UsageError(f"--group {pair!r}: NAME=BITS is needed", hint="--group lora_B=4")
+        groups[name] = bits
+    return groups
+
+
 def labels_of(text: str | None) -> tuple[str, ...] | None:
     """The names in `--labels a,b,c`; None where the option is not given."""
     return None if text is None else tuple(name.strip() for name in text.split(","))

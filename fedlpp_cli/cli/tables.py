@@ -14,6 +14,7 @@ from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
 from fedlpp_cli.cli.verify_tables import verify
+from fedlpp_cli.records.tensor_groups import spell_widths
 
 
 def render(command: str, result: Any, *, quiet: bool) -> None:
@@ -37,9 +38,9 @@ def _train_text(train: Any) -> str:
 
 
 def _quantize_text(quantize: Any) -> str:
-    if quantize.bits == "full":
+    if not quantize.is_rounded:
         return "full precision"
-    text = f"{quantize.bits} bits, block {quantize.block}, {quantize.scale} scales"
+    text = f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}, {quantize.scale} scales"
     text += {"nearest": "", "up": " rounded up", "fit": " that fit"}[quantize.scale_rounding]
     return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 
@@ -268,7 +269,7 @@ def _log(result: Any) -> Iterable[Block]:
     yield _facts([("federation", _short(result.federation))])
     rows = (
         (
-            entry.round, _short(entry.master), entry.bits, len(entry.clients) or None, entry.n_examples or None,
+            entry.round, _short(entry.master), _bits(entry), len(entry.clients) or None, entry.n_examples or None,
             _number(entry.loss_first), _number(entry.loss_last),
             None if entry.bytes_down is None else size(entry.bytes_down),
             None if entry.bytes_up is None else size(entry.bytes_up),
@@ -277,6 +278,10 @@ def _log(result: Any) -> Iterable[Block]:
     )  # fmt: skip
     head = ("round", "master", "bits", "clients", "examples", "loss first", "loss last", "down", "up")
     yield _table(head, rows, text_columns=3)
+
+
+def _bits(entry: Any) -> str | None:
+    return ", ".join([entry.bits, *(f"{name} {bits}" for name, bits in entry.groups.items())]) if entry.bits else None
 
 
 # Commands that write nothing: `path` says what they read.

@@ -43,6 +43,7 @@ from fedlpp_cli.records.specs import (
     TrainMetrics,
     TrainSpec,
     WeightRole,
+    check_update_rounding,
 )
 from fedlpp_cli.version import __version__
 
@@ -160,16 +161,6 @@ class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):
 
     spec: BaseArtifactSpec
     files: tuple[FileEntry, ...]
-
-
-def check_update_rounding(spec: QuantSpec) -> None:
-    """Updates are rounded to the nearest level: a draw, or larger scales, would only add noise.
-
-    Raises:
-        ValueError: another rounding.
-    """
-    if spec.rounding != "nearest" or spec.scale_rounding == "up":
-        raise ValueError("rounding, scale_rounding: of updates the first is nearest, the second nearest or fit")
 
 
 class PackageSpec(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from fedlpp_cli.records.client_privacy import check_client_privacy
 from fedlpp_cli.records.privacy import Delta
@@ -18,6 +19,7 @@ from fedlpp_cli.records.record import (
     PositiveInt,
     Record,
 )
+from fedlpp_cli.records.tensor_groups import width_of
 
 Bits = Literal["ternary", "2", "3", "4", "5", "6", "8", "full"]
 ScaleType = Literal["fp32", "fp16", "double"]
@@ -109,7 +111,8 @@ class QuantSpec(Record, frozen=True, kw_only=True):
     `bits` "full" leaves them in float32: plain federated LoRA. `rounding` "stochastic" draws between the two levels
     around a weight, from a stream named by `rounding_seed` and by the secret weights themselves. `scale_rounding` "up"
     takes scales from a coarse grid, so that no block gives away its largest weight; "fit" takes the scale with the
-    least squared error, which cuts the largest weights off.
+    least squared error, which cuts the largest weights off. `groups` gives groups of tensors a width of their own
+    (`records/tensor_groups.py`), all else being the same for all.
     """
 
     bits: Bits = "3"
@@ -118,11 +121,29 @@ class QuantSpec(Record, frozen=True, kw_only=True):
     rounding: Rounding = "nearest"
     rounding_seed: Label | None = None
     scale_rounding: ScaleRounding = "nearest"
+    groups: Annotated[dict[ModuleName, Bits], Meta(max_length=256)] = {}
+
+    def of(self, component: str) -> "QuantSpec":
+        """How that component is rounded: a spec without groups."""
+        if not self.groups:
+            return self
+        bits = width_of(component, self.groups, self.bits)
+        if bits == "full":
+            return QuantSpec(bits=bits, block=self.block, scale=self.scale)
+        return replace(self, bits=bits, groups={})
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether any tensor may be: not all widths are "full"."""
+        return {self.bits, *self.groups.values()} != {"full"}
+
+    def __hash__(self) -> int:
+        return hash((self.bits, self.block, self.scale, self.rounding_seed, tuple(sorted(self.groups.items()))))
 
     def __post_init__(self) -> None:
         if (self.rounding == "stochastic") != (self.rounding_seed is not None):
             raise ValueError("rounding_seed: stochastic rounding needs one, rounding to the nearest level has none")
-        if self.bits == "full" and (self.rounding, self.scale_rounding) != ("nearest", "nearest"):
+        if not self.is_rounded and (self.rounding, self.scale_rounding) != ("nearest", "nearest"):
             raise ValueError("bits: full precision is not rounded")
         if (self.rounding, self.scale_rounding) == ("stochastic", "fit"):
             raise ValueError(
@@ -131,6 +152,18 @@ class QuantSpec(Record, frozen=True, kw_only=True):
 
 
 FULL_PRECISION: Final = QuantSpec(bits="full")
+
+
+def check_update_rounding(spec: QuantSpec) -> None:
+    """Updates are rounded to the nearest level, all tensors alike: a draw, or larger scales, would only add noise.
+
+    Raises:
+        ValueError: another rounding.
+    """
+    if spec.rounding != "nearest" or spec.scale_rounding == "up":
+        raise ValueError("rounding, scale_rounding: of updates the first is nearest, the second nearest or fit")
+    if spec.groups:
+        raise ValueError("groups: all tensors of an update have one width")
 
 
 class BaseQuantSpec(Record, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import CONFIG, read_peft
-from fedlpp_cli.adapters.proxy_tensors import check_proxy, read_component
+from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_component
 from fedlpp_cli.adapters.ranks import lora_of_rank
 from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact import store
@@ -31,6 +31,7 @@ from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
+from fedlpp_cli.records.tensor_groups import spell_widths
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of, public_base_folder
 from fedlpp_cli.steps.packages import open_package
@@ -119,6 +120,7 @@ class Line:
         full = self._full_base(model)
         round_text = f"round {file.header.round}"
         quantize = self.quantize or spec.quantize or QuantSpec()
+        check_groups(components_of(file), quantize)
         seen = self._quantized_base(file) if model.base.private else full
         lora = lora_of_rank(model.lora, model.lora.rank + max(spec.withheld.values(), default=0))
 
@@ -126,13 +128,13 @@ class Line:
             return first_values(full, model.task, model.lora, seed=spec.seed)
 
         def rounded() -> Mapping[str, Tensor]:
-            return {name: round_tensor(file.read(name), quantize, name=name) for name in components_of(file)}
+            return {name: round_tensor(file.read(name), quantize.of(name), name=name) for name in components_of(file)}
 
         def central() -> Mapping[str, Tensor]:
             return of_one_rank(owners_values(file, components_of(file)), lora.rank)
 
         rows = [Contender("base", "base", None, model.base.model_type, None, full, model.task, model.lora, first)]
-        if (quantize.bits != "full" or model.base.private) and not is_proxied:
+        if (quantize.is_rounded or model.base.private) and not is_proxied:
             detail = f"{round_text}, {_spell(quantize)}"
             name = f"{label} proxy".strip()
             rows.append(
@@ -225,8 +227,7 @@ def _split_label(artifact: RefLike) -> tuple[str, RefLike]:
 
 
 def _spell(quantize: QuantSpec) -> str:
-    if quantize.bits == "full":
+    if not quantize.is_rounded:
         return "full precision"
-    name = quantize.bits if quantize.bits == "ternary" else f"{quantize.bits} bits"
     drawn = "" if quantize.rounding == "nearest" else f", {quantize.rounding}"
-    return f"{name}, block {quantize.block}{drawn}"
+    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}"

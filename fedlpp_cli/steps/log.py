@@ -17,13 +17,15 @@ from fedlpp_cli.steps.inputs import RefLike
 class LogEntry(Record, frozen=True, kw_only=True):
     """One round. `bytes_down`: the package's size, to each client; `bytes_up`: one update's size, the largest.
 
-    `loss_first` and `loss_last` are means over clients of what they report. None stands for what is not there.
+    `groups`: those of tensors with another width than `bits`. `loss_first` and `loss_last` are means over clients of
+    what they report. None stands for what is not there.
     """
 
     round: int
     master: str | None
     package: str | None
     bits: Bits | None
+    groups: dict[str, Bits]
     clients: tuple[str, ...]
     n_examples: int
     loss_first: float | None
@@ -66,7 +68,7 @@ def log(run: RefLike) -> LogResult:
 
 
 def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str | None]:
-    master = federation = bits = rule = bytes_down = None
+    master = federation = quantize = rule = bytes_down = None
     if folder.master is not None:
         with TensorFile(folder.master, MasterHeader) as file:
             master, federation = file.sha256, file.header.federation or file.sha256
@@ -75,7 +77,7 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
             rule = file.header.spec.aggregate.update_rule if file.header.spec.aggregate else None
     if folder.package is not None:
         with TensorFile(folder.package / PROXY, ProxyHeader) as proxy:
-            bits = proxy.header.spec.quantize.bits
+            quantize = proxy.header.spec.quantize
             federation = federation or proxy.header.federation
         bytes_down = sum(path.stat().st_size for path in folder.package.rglob("*") if path.is_file())
     updates = []
@@ -87,7 +89,8 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
         round=folder.number,
         master=master,
         package=None if folder.package is None else sha256_of_bytes(read_manifest(folder.package)),
-        bits=bits,
+        bits=None if quantize is None else quantize.bits,
+        groups={} if quantize is None else quantize.groups,
         clients=tuple(sorted(spec.client for spec, _ in updates)),
         n_examples=sum(one.n_examples for one in metrics),
         loss_first=mean_of(one.loss_first for one in metrics),

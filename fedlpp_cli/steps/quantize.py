@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
-from fedlpp_cli.adapters.proxy_tensors import proxy_layout, tensor_name
+from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout, tensor_name
 from fedlpp_cli.adapters.ranks import first_terms, lora_of_rank, shapes_of_rank
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
@@ -81,7 +81,8 @@ def quantize(
 
     Raises:
         GateError: a weight that is not finite.
-        UsageError: a private base without `base_out`; a rank that is not one to the master's.
+        UsageError: a private base without `base_out`; a rank that is not one to the master's; a group of tensors that
+            the adapter has not.
         ModelError: `base` is not the base of this federation.
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
@@ -91,6 +92,7 @@ def quantize(
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
         rank = _check_rank(opened, rank)
         shapes = shapes_of_rank(components_of(opened), rank)
+        check_groups(shapes, spec)
         _check_block(shapes, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
@@ -130,7 +132,7 @@ def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:
 
 def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
     largest = max(math.prod(shape) for shape in shapes.values())
-    if spec.bits != "full" and spec.block > largest:
+    if spec.is_rounded and spec.block > largest:
         raise UsageError(
             f"--block {spec.block} is larger than every tensor of the adapter, of {largest} weights at most",
             hint=f"--block {min(64, largest)}",
@@ -151,7 +153,7 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
     """
     value = master.read(name)
     cut = first_terms(name, value, rank)
-    return value if cut is value else first_terms(name, round_tensor(value, spec, name=name), rank)
+    return value if cut is value else first_terms(name, round_tensor(value, spec.of(name), name=name), rank)
 
 
 def _errors(
@@ -161,7 +163,7 @@ def _errors(
     found, names = {}, _sent(master, rank)
     for number, name in enumerate(names, start=1):
         value = first_terms(name, master.read(name), rank)
-        off = round_tensor(_to_round(master, name, spec, rank), spec, name=name).double() - value.double()
+        off = round_tensor(_to_round(master, name, spec, rank), spec.of(name), name=name).double() - value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -203,7 +205,8 @@ def _write_proxy(
     )
     with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
         for number, name in enumerate(sent, start=1):
-            for part, tensor in quantize_tensor(_to_round(master, name, spec, rank), spec, name=name).items():
+            value = _to_round(master, name, spec, rank)
+            for part, tensor in quantize_tensor(value, spec.of(name), name=name).items():
                 writer.write(tensor_name(name, part), tensor)
             on_progress("quantizing adapter", number, len(sent))
 

@@ -60,7 +60,7 @@ def adapter_groups(
             name=name,
             n_parameters=math.prod(shape),
             n_bytes=layout_bytes(proxy_layout({name: shape}, spec)),
-            error=expected_error(spec, math.prod(shape)),
+            error=expected_error(spec.of(name), math.prod(shape)),
         )
         for name, shape in shapes.items()
     ]

@@ -6,7 +6,7 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.cli.settings_file import columns_of, keep_of
+from fedlpp_cli.cli.settings_file import columns_of, groups_of, keep_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec
@@ -40,6 +40,7 @@ def evaluate(
     rounding: o.RoundingOpt = None,
     rounding_seed: o.RoundingSeedOpt = None,
     scale_rounding: o.ScaleRoundingOpt = None,
+    group: o.GroupOpt = None,
     base_format: o.BaseFormatOpt = None,
     base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
@@ -70,6 +71,7 @@ def evaluate(
         "rounding": rounding,
         "rounding_seed": rounding_seed,
         "scale_rounding": scale_rounding,
+        "groups": groups_of(settings, group),
     }
     is_told = any(value is not None for value in quantize.values())
     return step(

@@ -6,7 +6,7 @@ import typer
 
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.cli.settings_file import keep_of
+from fedlpp_cli.cli.settings_file import groups_of, keep_of
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
@@ -41,6 +41,7 @@ def quantize(
     rounding: o.RoundingOpt = None,
     rounding_seed: o.RoundingSeedOpt = None,
     scale_rounding: o.ScaleRoundingOpt = None,
+    group: o.GroupOpt = None,
     base: o.BaseOpt = None,
     base_out: BaseOutOpt = None,
     base_format: o.BaseFormatOpt = None,
@@ -55,6 +56,7 @@ def quantize(
 
     fedlpp quantize master.safetensors --bits 3 --out proxy.safetensors
     fedlpp quantize master.safetensors --bits 3 --rank 2 --out proxy-2.safetensors
+    fedlpp quantize master.safetensors --bits 2 --group lora_B=4 --out proxy.safetensors
     fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
     fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
@@ -73,6 +75,7 @@ def quantize(
             rounding=rounding,
             rounding_seed=rounding_seed,
             scale_rounding=scale_rounding,
+            groups=groups_of(settings, group),
         ),
         rank=rank,
         base=settings.ref(base, "base"),

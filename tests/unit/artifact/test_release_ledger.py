@@ -76,7 +76,7 @@ def test_a_line_is_canonical_json_that_says_what_went_out_as_what(path):
     first, second = path.read_bytes().splitlines(keepends=True)
     quantize = {
         "bits": "4", "block": 64, "scale": "fp16", "rounding": "stochastic", "rounding_seed": "spring",
-        "scale_rounding": "nearest",
+        "scale_rounding": "nearest", "groups": {},
     }  # fmt: skip
     wanted = {"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": quantize, "rank": 8}
     assert first == canonical.encode(wanted) + b"\n"
@@ -350,3 +350,10 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_no_half_of_it(path):
     assert found == f"{path}: cannot be written (File too large)\n"
     assert path.read_bytes() == before
     assert list(Path(path.parent).iterdir()) == [path]
+
+
+def test_a_line_with_as_many_groups_as_there_can_be_is_read_again(path):
+    groups = {f"{'m' * 250}{number}": "ternary" for number in range(256)}
+    record_releases(path, [adapter(groups=groups)])
+    record_releases(path, [adapter(groups=groups)])
+    assert len(path.read_bytes().splitlines()) == 1
