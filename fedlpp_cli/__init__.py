@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedlpp_cli.steps.log import log
     from fedlpp_cli.steps.pack import pack
     from fedlpp_cli.steps.quantize import quantize
+    from fedlpp_cli.steps.report import report
     from fedlpp_cli.steps.status import status
     from fedlpp_cli.steps.verify import verify
 
@@ -43,6 +44,7 @@ __all__ = [
     "log",
     "pack",
     "quantize",
+    "report",
     "simulate",
     "status",
     "verify",

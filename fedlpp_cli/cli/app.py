@@ -18,6 +18,7 @@ from fedlpp_cli.cli.commands.keygen import keygen
 from fedlpp_cli.cli.commands.log import log
 from fedlpp_cli.cli.commands.pack import pack
 from fedlpp_cli.cli.commands.quantize import quantize
+from fedlpp_cli.cli.commands.report import report
 from fedlpp_cli.cli.commands.simulate import simulate
 from fedlpp_cli.cli.commands.status import status
 from fedlpp_cli.cli.commands.verify import verify
@@ -47,6 +48,7 @@ for name, function, panel in (
     ("aggregate", aggregate, OWNER),
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
+    ("report", report, EITHER),
     ("export", export, OWNER),
     ("keygen", keygen, EITHER),
     ("inspect", inspect, EITHER),

@@ -12,6 +12,7 @@ from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
+from fedlpp_cli.cli.report_tables import report_page
 from fedlpp_cli.cli.simulation_tables import simulation
 from fedlpp_cli.cli.verify_tables import verify
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -302,4 +303,5 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "log": _log,
     "budget": budget,
     "simulate": simulation,
+    "report": report_page,
 }

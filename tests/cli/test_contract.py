@@ -15,7 +15,7 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "keygen", "inspect", "verify", "status", "log",
+    "keygen", "inspect", "verify", "status", "log", "report",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -43,6 +43,7 @@ DATA_KEYS = {
     "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation rounds",
+    "report": "path plots federation n_bytes sections figures missing",
 }
 KEY = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
 BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
@@ -96,6 +97,7 @@ def calls(played, llama, tmp_path):
         "verify": [run],
         "status": [run],
         "log": [run],
+        "report": [run, "--out", out / "report.html"],
     }  # fmt: skip
 
 
@@ -170,6 +172,9 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (7, "secrecy", ["keygen", "--name", "clinic", "--no-passphrase", "--out", "hf://org/repo/clinic.pem"]),
         (10, "policy-signer", [*train, "--signer", KEY, "--data", "x", *out]),
         (10, "policy-signer", ["verify", played.package(0), "--signer", KEY]),
+        (2, "usage", ["report", played.folder, played.folder, *out]),
+        (3, "input", ["report", tmp_path / "gone.json", *out]),
+        (4, "artifact", ["report", tmp_path / "there", *out]),
         (8, "output-exists", ["quantize", played.master(0), "--out", tmp_path / "there"]),
     ]
     for code, name, arguments in cases:
