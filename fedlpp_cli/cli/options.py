@@ -275,7 +275,7 @@ GenerateOpt = Annotated[
     bool | None,
     typer.Option(
         "--generate/--no-generate",
-        help="Decode completions too: BLEU, ROUGE-L.",
+        help="Decode completions too: BLEU, chrF, ROUGE-L, exact match.",
         show_default=False,
         rich_help_panel=SCORING,
     ),

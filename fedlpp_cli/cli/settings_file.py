@@ -1,10 +1,16 @@
 """From options to records."""
 
+import re
 from collections.abc import Sequence
+from textwrap import shorten
+from typing import Final
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.settings import Settings
 from fedlpp_cli.records.specs import AggregateSpec
+from fedlpp_cli.refs import Ref, parse_ref
+
+_CLIENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def columns_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str]:
@@ -37,6 +43,30 @@ def groups_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str]
             raise UsageError(f"--group {pair!r}: NAME=BITS is needed", hint="--group lora_B=4")
         groups[name] = bits
     return groups
+
+
+def data_of_clients(settings: Settings, named: Sequence[str] | None, *, flag: str) -> dict[str, Ref]:
+    """Client to data, out of `NAME=REF`, or of `NAME` alone, which the federation file knows.
+
+    Raises:
+        UsageError: no name of a client, or one that the file does not know.
+    """
+    found: dict[str, Ref] = {}
+    for text in named or ():
+        client, equals, ref = text.partition("=")
+        if not _CLIENT.fullmatch(client) or (equals and not ref):
+            raise UsageError(
+                f"{flag} {text!r}: NAME=REF is needed, a name of a-z 0-9 _ -", hint=f"{flag} east=east.jsonl"
+            )
+        data = parse_ref(ref) if equals else settings.client_data(client)
+        if data is None:
+            known = shorten(", ".join(settings.file.clients), 80) or "no client"
+            raise UsageError(
+                f"{flag} {client}: no data for it; [clients] in the --federation file has {known}",
+                hint=f"{flag} {client}=DATA",
+            )
+        found[client] = data
+    return found
 
 
 def labels_of(text: str | None) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
+from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
@@ -180,22 +181,6 @@ def _optimizer_text(result: Any) -> str | None:
     return f"{text}; median change {result.median_change:g}{beside}"
 
 
-def _evaluate(result: Any) -> Iterable[Block]:
-    names = list(result.rows[0].scores)
-    head = ("model", "", *(name.replace("_", " ") for name in names))
-    rows = [(row.model, row.detail, *(_score(name, row.scores[name]) for name in names)) for row in result.rows]
-    yield _table(head, rows, text_columns=2)
-    yield f"{result.n_examples} rows" + (f", {result.n_cut} of them cut to the task's length" if result.n_cut else "")
-    if result.gap is not None:
-        measure = "accuracy" if "accuracy" in names else "loss"
-        ahead = "ahead of" if result.gap > 0 else "behind"
-        yield f"central is {ahead} its proxy by {abs(result.gap):.4g} in {measure}"
-
-
-def _score(name: str, value: float) -> str:
-    return f"{value:.2f}" if name in {"perplexity", "bleu", "rouge_l"} else f"{value:.4f}"
-
-
 def _export(result: Any) -> Iterable[Block]:
     yield _facts([("format", result.format), ("round", result.round), ("size", size(result.n_bytes))])
 
@@ -295,7 +280,7 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "pack": _pack,
     "client-train": _client_train,
     "aggregate": _aggregate,
-    "evaluate": _evaluate,
+    "evaluate": evaluation,
     "export": _export,
     "inspect": _inspect,
     "verify": verify,

@@ -304,7 +304,7 @@ class TrainMetrics(Record, frozen=True, kw_only=True):
 
 
 class EvaluateSpec(Record, frozen=True, kw_only=True):
-    """How models are scored. With `generate`, completions are decoded and compared (BLEU, ROUGE-L)."""
+    """How models are scored. With `generate`, completions are decoded and compared."""
 
     batch_size: PositiveInt = 16
     limit: PositiveInt | None = None

@@ -36,7 +36,7 @@ DATA_KEYS = {
         "n_clients n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan attack",
-    "evaluate": "path rows n_examples n_cut data gap",
+    "evaluate": "path rows n_examples n_cut n_overlap data headline gap gaps recovery spreads per_class",
     "export": "path format round n_bytes",
     "keygen": "path public name key fingerprint encrypted",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
