@@ -65,6 +65,29 @@ def replay(start: Values, steps: Sequence[Values]) -> dict[str, Tensor]:
     return theta
 
 
+def carry(snapshots: Sequence[Values], steps: Sequence[Values]) -> list[dict[str, Tensor]]:
+    """Every snapshot moved to where the newest master is, by the steps that were made since, float32.
+
+    Each is a proxy of the newest adapter then, off by its own rounding alone where the steps are the owner's: a mean of
+    them is nearer than any, and nobody needs to know where the owner started. Low and high of intervals are carried
+    likewise.
+
+    Args:
+        snapshots: component to value float32, oldest first, of successive rounds.
+        steps: of `round_step`; number k leads from the master of snapshot k to the next one. As many as snapshots, or
+            one less.
+    """
+    if len(snapshots) - len(steps) not in {0, 1}:
+        raise ValueError(f"{len(steps)} steps for {len(snapshots)} snapshots")
+    carried = []
+    since = {name: torch.zeros(value.shape, dtype=torch.float64) for name, value in snapshots[0].items()}
+    for number in reversed(range(len(snapshots))):
+        if number < len(steps):
+            since = {name: total + _padded(steps[number][name], total.shape) for name, total in since.items()}
+        carried.append({name: (snapshots[number][name].double() + total).float() for name, total in since.items()})
+    return carried[::-1]
+
+
 def round_step(updates: Sequence[Values], weights: Sequence[float], spec: AggregateSpec) -> dict[str, Tensor]:
     """The owner's step `eta d` in one round of update rule 1, float64, by whatever rule updates become one.
 

@@ -118,9 +118,7 @@ def errors_of_means(spec_of, counts, n=2**14):
         {name: round_tensor(value, spec_of(number), name=name) for name, value in owner.items()}
         for number in range(max(counts))
     ]
-    return [
-        closeness_of(mean_factors(snapshots[:count], (1 / count,) * count), owner) for count in counts
-    ]
+    return [closeness_of(mean_factors(snapshots[:count], (1 / count,) * count), owner) for count in counts]
 
 
 def closeness_of(found, owner):
@@ -145,7 +143,6 @@ def test_with_stochastic_rounding_its_error_falls_with_the_root_of_their_number(
 
     counts = (1, 4, 16, 64)
     found = errors_of_means(spec_of, counts)
-    print(bits, [round(error, 4) for error in found])
     logs = torch.tensor([math.log(count) for count in counts]), torch.tensor([math.log(error) for error in found])
     (x, y) = (values - values.mean() for values in logs)
     slope = float((x * y).sum() / x.square().sum())

@@ -19,9 +19,12 @@ def adapter(seed, shapes=SHAPES):
 
 
 def products(values):
-    return torch.cat([
-        (values[f"{module}.lora_B"].double() @ values[f"{module}.lora_A"].double()).reshape(-1) for module in ("a", "b")
-    ])
+    return torch.cat(
+        [
+            (values[f"{module}.lora_B"].double() @ values[f"{module}.lora_A"].double()).reshape(-1)
+            for module in ("a", "b")
+        ]
+    )
 
 
 def factors(values, factor):
