@@ -34,11 +34,14 @@ class Errors:
     average: float
 
 
-def quadratic(bits: Bits, *, update_rule: Literal[1, 2, 3], n_rounds: int, progress: float, block: int = 256) -> Errors:
+def quadratic(
+    bits: Bits, *, update_rule: Literal[1, 2, 3], n_rounds: int, progress: float, seen: float = 1.0
+) -> Errors:
     """Clients with quadratic losses of their own curvatures and minima, trained to a part of the way; from zero.
 
     A client goes `rate_i` of its way to `minimum_i`, value by value, `progress` on average. The optimum is where
-    federated averaging in full precision stays.
+    federated averaging in full precision stays. `seen`: the share of rounds, drawn by chance, whose proxy the attacker
+    has.
     """
     draw = torch.Generator().manual_seed(2)
     common, n = torch.randn(2**12, generator=draw), 2**12
@@ -49,7 +52,7 @@ def quadratic(bits: Bits, *, update_rule: Literal[1, 2, 3], n_rounds: int, progr
     def update(proxy):
         return sum(rate * (minimum - proxy) for rate, minimum in zip(rates, minima, strict=True)) / N_CLIENTS
 
-    spec, quantize = AggregateSpec(update_rule=update_rule), QuantSpec(bits=bits, block=block)
+    spec, quantize = AggregateSpec(update_rule=update_rule), QuantSpec(bits=bits, block=256)
     theta, proxies = torch.zeros(n), []
     for number in range(n_rounds + 1):
         proxies.append(theta.clone() if bits == "full" else round_tensor(theta, quantize, name="toy"))
@@ -57,7 +60,7 @@ def quadratic(bits: Bits, *, update_rule: Literal[1, 2, 3], n_rounds: int, progr
             sent = proxies[-1]
             moved = next_value(theta.double(), sent.double(), update(sent).double(), spec, round_number=number)
             theta = moved.float()
-    kept = [{"toy": proxy} for proxy in proxies]
+    kept = [{"toy": proxy} for proxy in proxies if float(torch.rand(1, generator=draw)) < seen]
     average = mean_factors(kept, windows(len(kept))["last half"])["toy"]
     errors = [float((found - optimum).norm() / optimum.norm()) for found in (theta, proxies[-1], average)]
     return Errors(*errors)
@@ -209,6 +212,10 @@ def main() -> None:
         for bits in ("ternary", "2", "3", "4", "full"):
             found = [quadratic(bits, update_rule=rule, n_rounds=n_rounds, progress=progress) for rule in (1, 2)]
             _say(bits, *(_spelled(one) for one in found))
+    _say("quadratic, 0.27 a round, 60 rounds, average of", "all seen", "a fifth seen")
+    for bits in ("2", "3", "4"):
+        found = [quadratic(bits, update_rule=1, n_rounds=60, progress=LARGE, seen=seen).average for seen in (1.0, 0.2)]
+        _say(bits, *found)
     for rate in (0.01, 0.04):
         _say(f"bilinear, steps of {rate:g}", "rule 1", "rule 2")
         for bits in ("2", "3", "4"):

@@ -132,11 +132,11 @@ def test_of_weights_that_stay_and_nearest_levels_a_mean_tells_what_one_proxy_doe
     assert others == [first] * 3
 
 
-# Methods note, T6: block 256, means of 1, 4, 16 and 64.
-NOTED = {"2": (0.93, 0.47, 0.23, 0.12), "3": (0.31, 0.16, 0.079, 0.039), "4": (0.14, 0.070, 0.035, 0.018)}
+# An earlier measurement: block 256, means of 1, 4, 16 and 64.
+EARLIER = {"2": (0.93, 0.47, 0.23, 0.12), "3": (0.31, 0.16, 0.079, 0.039), "4": (0.14, 0.070, 0.035, 0.018)}
 
 
-@pytest.mark.parametrize("bits", NOTED)
+@pytest.mark.parametrize("bits", EARLIER)
 def test_with_stochastic_rounding_its_error_falls_with_the_root_of_their_number(bits):
     def spec_of(number):
         return QuantSpec(bits=bits, block=256, scale="fp32", rounding="stochastic", rounding_seed=f"s{number}")
@@ -147,4 +147,4 @@ def test_with_stochastic_rounding_its_error_falls_with_the_root_of_their_number(
     (x, y) = (values - values.mean() for values in logs)
     slope = float((x * y).sum() / x.square().sum())
     assert -0.52 < slope < -0.48
-    assert found == pytest.approx(NOTED[bits], rel=0.06)
+    assert found == pytest.approx(EARLIER[bits], rel=0.06)
