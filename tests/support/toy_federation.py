@@ -232,6 +232,14 @@ def main() -> None:
         shares = [one.intersected(0, share) for share in (0.25, 0.5, 1.0, 2.0)]
         parts = [min(one.intersected(m, 2.0**-power) for power in range(7)) for m in (5, 9)]
         _say(name, newest, *shares, *parts, one.intersected(10))
+    _say("steps of 2 %, 32 rounds", "last proxy", "mean", "intervals", "stochastic: last proxy", "mean", "intervals")
+    for bits in ("2", "3", "4"):
+        cells = []
+        for spec in (QuantSpec(bits=bits), _drawn(bits)):
+            one = drifting(spec, n_rounds=32, step=0.02, size=2**15)
+            best = min(one.intersected(0, share) for share in (0.25, 0.5, 1.0, 2.0))
+            cells += [one.error(one.proxies[-1]["w"]), one.averaged(), best]
+        _say(f"{bits} bits", *cells)
 
 
 if __name__ == "__main__":
