@@ -7,6 +7,7 @@ import typer
 
 from fedlpp_cli.cli.boundary import FedlppGroup, command
 from fedlpp_cli.cli.commands.aggregate import aggregate
+from fedlpp_cli.cli.commands.audit import audit
 from fedlpp_cli.cli.commands.budget import budget
 from fedlpp_cli.cli.commands.client_train import client_train
 from fedlpp_cli.cli.commands.evaluate import evaluate
@@ -49,6 +50,7 @@ for name, function, panel in (
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
     ("report", report, EITHER),
+    ("audit", audit, OWNER),
     ("export", export, OWNER),
     ("keygen", keygen, EITHER),
     ("inspect", inspect, EITHER),

@@ -19,6 +19,8 @@ from fedlpp_cli.tasks.rows import field_text
 from fedlpp_cli.tasks.task import IGNORED, Example, Task
 
 OnBatch = Callable[[int, int], None]
+# Told of each batch: indices of its examples, logits, labels.
+Look = Callable[[Sequence[int], torch.Tensor, torch.Tensor], None]
 
 
 def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> Scored:
@@ -44,9 +46,14 @@ def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_
 
 @torch.inference_mode()
 def measure(
-    adapted: AdaptedModel, task: Task, examples: Sequence[Example], batch_size: int, on_batch: OnBatch
+    adapted: AdaptedModel,
+    task: Task,
+    examples: Sequence[Example],
+    batch_size: int,
+    on_batch: OnBatch,
+    look: Look = lambda indices, logits, labels: None,
 ) -> Scored:
-    """What a model gets on each example.
+    """What a model gets on each example; `look` sees all that it says.
 
     Raises:
         GateError: a loss that is not finite.
@@ -63,6 +70,7 @@ def measure(
         labels = labels[:, -n_last:] if n_last else labels
         logits = adapted.logits(batch, n_last=n_last)
         means = task.example_losses(logits, labels.to(logits.device)).double().cpu().numpy()
+        look(indices, logits, labels)
         n_targets[indices] = [task.n_targets(labels[row : row + 1]) for row in range(len(indices))]
         losses[indices] = means * n_targets[indices]
         if is_classifier:

@@ -14,8 +14,8 @@ from fedlpp_cli.privacy.budget_ledger import Budget, Charge, record_charge
 from fedlpp_cli.version import __version__
 
 COMMANDS = (
-    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "keygen", "inspect", "verify", "status", "log", "report",
+    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "audit",
+    "export", "keygen", "inspect", "verify", "status", "log", "report",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -37,6 +37,7 @@ DATA_KEYS = {
     ),
     "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut n_overlap data headline gap gaps recovery spreads per_class",
+    "audit": "path federation round sha256 report",
     "export": "path format round n_bytes",
     "keygen": "path public name key fingerprint encrypted",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
@@ -90,6 +91,10 @@ def calls(played, llama, tmp_path):
             1, "--device", "cpu", "--out", out / "run",
         ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
+        "audit": [
+            run, "--base", llama, "--data", played.data("b"), "--attacks", "proxy,average", "--device", "cpu", "--out",
+            out / "audit.json",
+        ],
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
         "keygen": ["--name", "clinic", "--no-passphrase", "--out", out / "clinic.pem"],
