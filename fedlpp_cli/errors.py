@@ -209,6 +209,13 @@ class PolicyError(FedlppError):
     code = "policy"
 
 
+class LeakageError(FedlppError):
+    """What was audited tells more than was allowed."""
+
+    exit_code = 12
+    code = "leakage"
+
+
 class InterruptedRunError(FedlppError):
     """Ctrl-C."""
 

@@ -7,6 +7,7 @@ import typer
 
 from fedlpp_cli.cli.boundary import FedlppGroup, command
 from fedlpp_cli.cli.commands.aggregate import aggregate
+from fedlpp_cli.cli.commands.audit import audit
 from fedlpp_cli.cli.commands.budget import budget
 from fedlpp_cli.cli.commands.client_train import client_train
 from fedlpp_cli.cli.commands.evaluate import evaluate
@@ -46,6 +47,7 @@ for name, function, panel in (
     ("aggregate", aggregate, OWNER),
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
+    ("audit", audit, EITHER),
     ("export", export, OWNER),
     ("inspect", inspect, EITHER),
     ("verify", verify, EITHER),

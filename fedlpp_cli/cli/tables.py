@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from fedlpp_cli.cli.audit_update_tables import update_audit
 from fedlpp_cli.cli.blocks import Block, print_block, size
 from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
@@ -305,6 +306,7 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "client-train": _client_train,
     "aggregate": _aggregate,
     "evaluate": _evaluate,
+    "audit": update_audit,
     "export": _export,
     "inspect": _inspect,
     "verify": _verify,

@@ -14,8 +14,8 @@ from fedlpp_cli.privacy.budget_ledger import Budget, Charge, record_charge
 from fedlpp_cli.version import __version__
 
 COMMANDS = (
-    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "inspect", "verify", "status", "log",
+    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "audit",
+    "export", "inspect", "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -37,6 +37,7 @@ DATA_KEYS = {
     ),
     "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut data gap",
+    "audit": "path report",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
     "verify": "artifacts missing reruns",
@@ -87,6 +88,10 @@ def calls(played, llama, tmp_path):
             1, "--device", "cpu", "--out", out / "run",
         ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
+        "audit": [
+            "--update", played.update(0, "a"), "--package", played.package(0), "--data", played.data("a"),
+            "--control-data", played.data("b"), "--base", llama, "--canaries", 0, "--device", "cpu",
+        ],
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
         "inspect": [played.package(0)],

@@ -1,0 +1,1 @@
+"""What artifacts give away beyond what they are for."""
