@@ -14,7 +14,7 @@ def update_audit(result: Any) -> Iterable[Block]:
         ("trained on", f"{report.n_examples} examples, {report.n_steps} steps"),
         ("privacy", privacy_text(report.privacy) or "no noise"),
     ])  # fmt: skip
-    rows = [_words(report.tokens), *_labels(report.labels), *_rows(report.membership)]
+    rows = [*_words(report.tokens), *_labels(report.labels), *_rows(report.membership)]
     yield table(("test", "looked at", "found", "by guessing", "95 %"), rows, text_columns=2)
     if report.canaries:
         head = ("canaries", "in", "exposure", "highest", "AUC", "guesses right", "epsilon at least", "promised")
@@ -23,13 +23,16 @@ def update_audit(result: Any) -> Iterable[Block]:
     yield facts([("what helps" if index == 0 else "", line) for index, line in enumerate(report.advice)])
 
 
-def _words(found: Any) -> tuple[object, ...]:
-    if found.recovered is None:
-        return ("words", found.skipped, None, None, None)
+def _words(found: Any) -> Iterable[tuple[object, ...]]:
+    if found.by_chance is None:
+        yield ("words", found.skipped, None, None, None)
+        return
+    guess = _share(max(found.by_chance, found.by_frequency or 0.0))
+    yield ("words", f"{found.n_tokens} of {found.n_candidates} tokens", None, guess, None)
     room = f"{found.rank} directions" + ("" if found.is_exact else ", full")
-    guess = max(found.by_chance, found.by_frequency or 0.0)
-    return ("words", f"{found.n_tokens} of {found.n_candidates} tokens, {room}", _share(found.recovered), _share(guess),
-            None)  # fmt: skip
+    yield ("", f"by span: {found.skipped or room}", _share(found.by_span), None, None)
+    if found.by_rise is not None:
+        yield ("", "by what became likelier", _share(found.by_rise), None, None)
 
 
 def _labels(found: Any) -> list[tuple[object, ...]]:
@@ -58,5 +61,5 @@ def _canaries(test: Any) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f} %"

@@ -68,7 +68,7 @@ def _sentences(
         if _is_told(found):
             how = "can be told" if found.auc >= _TOLD_WELL else "can be told a little"
         yield f"Which rows were trained on {how}."
-    if tokens.recovered is not None:
+    if tokens.by_chance is not None:
         gain = _gain(tokens)
         words = "Most words" if gain >= _MOST else "Some words" if gain >= _SOME else "No words beyond what one guesses"
         yield f"{words} of the rows come out of it."
@@ -88,11 +88,12 @@ def _is_told(found: Membership) -> bool:
 
 
 def _gain(tokens: TokenRecovery) -> float:
-    """How far from guessing (0) to everything (1) the recovered share is."""
-    if tokens.recovered is None or tokens.by_chance is None:
+    """How far from guessing (0) to everything (1) the better of both ways is."""
+    if tokens.by_chance is None:
         return 0.0
     guess = max(tokens.by_chance, tokens.by_frequency or 0.0)
-    return (tokens.recovered - guess) / (1 - guess) if guess < 1 else 0.0
+    found = max(tokens.by_span or 0.0, tokens.by_rise or 0.0)
+    return (found - guess) / (1 - guess) if guess < 1 else 0.0
 
 
 def _is_remembered(canaries: Sequence[CanaryTest], *, is_private: bool) -> bool:

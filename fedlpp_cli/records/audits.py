@@ -67,24 +67,27 @@ Skipped = Annotated[str, Meta(max_length=300)]
 
 
 class TokenRecovery(Record, frozen=True, kw_only=True):
-    """Which of the vocabulary's tokens are in the rows, told from the update of the first adapted layer.
+    """Which of the vocabulary's tokens are in the rows, told from the update.
 
-    `n_tokens`: how many different ones the rows have, special ones aside, of `n_candidates`. `recovered`: the share of
-    them among as many that the update points to first; `by_chance` and `by_frequency`: what guessing gets, at random
-    or by how frequent tokens are in other rows. `auc`: of the whole ranking. `is_exact`: the update has `rank`
-    directions there and room for more, so it excludes what is not of them; elsewhere it is full, and this test sees
-    little. A test that was not made has its reason in `skipped`, and no numbers.
+    `n_tokens`: how many different ones the rows have, special ones aside, of `n_candidates`. The other shares are of
+    them, among as many as come first: by what guessing gets, at random (`by_chance`) or by how frequent tokens are in
+    other rows (`by_frequency`); by the span of the first adapted layer's update (`by_span`); by how far a language
+    model's tokens rise on random texts (`by_rise`). The `auc` is of the whole ranking. `is_exact`: the update has
+    `rank` directions in that layer and room for more, so it excludes what is not of them; elsewhere it is full, and its
+    span tells little. A span that was not looked at has its reason in `skipped`.
     """
 
     n_tokens: Count = 0
     n_candidates: Count = 0
-    rank: Count = 0
-    is_exact: bool = False
-    recovered: Fraction | None = None
-    auc: Fraction | None = None
     by_chance: Fraction | None = None
     by_frequency: Fraction | None = None
+    rank: Count = 0
+    is_exact: bool = False
+    by_span: Fraction | None = None
+    by_span_auc: Fraction | None = None
     skipped: Skipped | None = None
+    by_rise: Fraction | None = None
+    by_rise_auc: Fraction | None = None
 
 
 class LabelRecovery(Record, frozen=True, kw_only=True):

@@ -1,30 +1,18 @@
 """`audit --update`: what an update tells about the rows that it was trained on, for its client, before it is sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
-from torch import Tensor
+from typing import Final
 
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout, read_update
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.errors import LeakageError, LineageError, UsageError
-from fedlpp_cli.evaluation.score import measure
-from fedlpp_cli.evaluation.scored import Array, Scored
-from fedlpp_cli.leakage.canaries import canary_test, make_canaries, toss
-from fedlpp_cli.leakage.label_recovery import mean_logits, recover_labels
-from fedlpp_cli.leakage.membership import loss_drops, membership
-from fedlpp_cli.leakage.token_recovery import recover_tokens
 from fedlpp_cli.leakage.update_verdict import advice, verdict
 from fedlpp_cli.models.open_model import open_tokenizer
-from fedlpp_cli.privacy.accountant import epsilon_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.randomness import numpy_draws
-from fedlpp_cli.records.audits import CanaryTest, LabelRecovery, Membership, TokenRecovery, UpdateAuditReport
+from fedlpp_cli.records.audits import UpdateAuditReport
 from fedlpp_cli.records.compute import ComputeSpec
 from fedlpp_cli.records.headers import ReportHeader, UpdateHeader
 from fedlpp_cli.records.privacy import PrivacySpec
@@ -32,22 +20,23 @@ from fedlpp_cli.records.record import Record
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.computing import choose_for, open_chosen, told
 from fedlpp_cli.steps.inputs import RefLike, check_parent, open_tensors
-from fedlpp_cli.steps.local_training import LocalRound, open_round
+from fedlpp_cli.steps.local_training import open_round
 from fedlpp_cli.steps.packages import OpenPackage, open_package
-from fedlpp_cli.steps.rehearsal import rehearse, with_spending
+from fedlpp_cli.steps.update_leaks import (
+    LEAST_ROWS,
+    OpenAudit,
+    canaries_of,
+    classes_of,
+    own_privacy,
+    rows_of,
+    words_of,
+)
 from fedlpp_cli.tasks.data import Data, load_data
 from fedlpp_cli.tasks.kinds import task_for
-from fedlpp_cli.tasks.task import Example
-from fedlpp_cli.training.schedule import learning_rate_sum
 
 DEFAULT_CANARIES: Final = 64
 # With fewer the coins may all fall on one side.
 _LEAST_CANARIES: Final = 16
-# Canaries that are never trained on: ranks among them are exposures of up to nine bits.
-_N_REFERENCES: Final = 512
-_N_PROBES: Final = 64
-_LEAST_ROWS: Final = 4
-_DELTA: Final = 1e-5
 
 
 class UpdateAuditResult(Record, frozen=True, kw_only=True):
@@ -55,30 +44,6 @@ class UpdateAuditResult(Record, frozen=True, kw_only=True):
 
     path: str | None
     report: UpdateAuditReport
-
-
-@dataclass(frozen=True, slots=True)
-class _Audit:
-    """All that the tests look at. `others`: rows that were not trained on. `values`: proxy plus update."""
-
-    package: OpenPackage
-    header: UpdateHeader
-    local: LocalRound
-    tokenizer: Any
-    columns: Mapping[str, str]
-    rows: Data
-    others: Data | None
-    values: Mapping[str, Tensor]
-    batch_size: int
-    on_progress: Progress
-
-    def measured(self, values: Mapping[str, Tensor], examples: Sequence[Example], doing: str) -> Scored:
-        """What a model of those values gets on each example."""
-        self.local.adapted.load(values)
-        return measure(
-            self.local.adapted, self.local.task, examples, self.batch_size,
-            lambda done, total: self.on_progress(doing, done, total),
-        )  # fmt: skip
 
 
 def audit_update(  # noqa: PLR0913  # a step has as many settings as its command has options
@@ -141,9 +106,9 @@ def audit_update(  # noqa: PLR0913  # a step has as many settings as its command
             opened, sent, data, control_data, base=base, columns=columns or {}, split=split, device=device,
             batch_size=batch_size, on_progress=on_progress,
         )  # fmt: skip
-        if max_auc is not None and audit.others is None and len(audit.rows.examples) < _LEAST_ROWS:
+        if max_auc is not None and audit.others is None and len(audit.rows.examples) < LEAST_ROWS:
             raise UsageError("--max-auc: these rows are too few to be tested", hint="--control-data")
-        report = _report(audit, privacy or _own_privacy(sent.header), n_canaries, max_auc)
+        report = _report(audit, privacy or own_privacy(sent.header), n_canaries, max_auc)
         if place is not None:
             parents: dict[str, tuple[str, ...]] = {"package": (opened.folder.sha256,), "update": (sent.sha256,)}
             header = ReportHeader(
@@ -169,7 +134,7 @@ def _open(
     device: str,
     batch_size: int,
     on_progress: Progress,
-) -> _Audit:
+) -> OpenAudit:
     """Update, package, rows and model, known to belong together."""
     shapes = opened.proxy.header.spec.shapes
     check_parent(sent.header, "package", opened.folder.sha256, source=str(sent.path), parent=opened.name)
@@ -196,22 +161,14 @@ def _open(
     adapted, _ = open_chosen(opened, folder, choice)
     local = open_round(opened, task, adapted)
     values = {name: local.start[name] + value for name, value in change.items()}
-    return _Audit(
+    return OpenAudit(
         opened, sent.header, local, tokenizer, columns, rows, others, values, batch_size, on_progress
     )  # fmt: skip
 
 
-def _own_privacy(header: UpdateHeader) -> PrivacySpec | None:
-    """The noise that the update says it has."""
-    found = header.spec.privacy
-    if found is None:
-        return None
-    return PrivacySpec(noise_multiplier=found.noise_multiplier, delta=found.delta, max_grad_norm=found.max_grad_norm)
-
-
-def _report(audit: _Audit, privacy: PrivacySpec | None, n_canaries: int, max_auc: float | None) -> UpdateAuditReport:
-    tokens, labels, found = _tokens(audit), _labels(audit), _membership(audit)
-    canaries = _canaries(audit, privacy, n_canaries) if n_canaries else ()
+def _report(audit: OpenAudit, privacy: PrivacySpec | None, n_canaries: int, max_auc: float | None) -> UpdateAuditReport:
+    tokens, labels, found = words_of(audit), classes_of(audit), rows_of(audit)
+    canaries = canaries_of(audit, privacy, n_canaries) if n_canaries else ()
     recipe, n_rows = audit.package.folder.header.spec.train, len(audit.rows.examples)
     n_steps = audit.header.spec.metrics.n_steps
     lines = advice(
@@ -237,84 +194,3 @@ def _report(audit: _Audit, privacy: PrivacySpec | None, n_canaries: int, max_auc
         verdict=verdict(tokens, labels, found, canaries),
         advice=lines,
     )
-
-
-def _tokens(audit: _Audit) -> TokenRecovery:
-    audit.on_progress("looking for words", 0, 0)
-    recipe, start = audit.package.folder.header.spec.train, audit.local.start
-    # What weight decay took is no function of the rows; whoever knows the recipe adds it again.
-    decay = learning_rate_sum(recipe, audit.header.spec.metrics.n_steps) * recipe.weight_decay
-    change = {name: value - (1 - decay) * start[name] for name, value in audit.values.items()}
-    return recover_tokens(
-        audit.local.adapted,
-        audit.package.proxy.header.spec.model.lora,
-        start,
-        change,
-        audit.rows.examples,
-        similar=() if audit.others is None else audit.others.examples,
-        special=set(audit.tokenizer.all_special_ids),
-        bits=audit.header.spec.quantize.bits,
-    )
-
-
-def _labels(audit: _Audit) -> LabelRecovery | None:
-    n_classes = len(audit.local.task.spec.labels)
-    if not n_classes:
-        return None
-    probes = make_canaries(audit.local.task, audit.tokenizer, audit.columns, _N_PROBES, "labels")
-
-    def logits_of(values: Mapping[str, Tensor]) -> Array:
-        audit.local.adapted.load(values)
-        return mean_logits(audit.local.adapted, audit.local.task, probes, audit.batch_size)
-
-    before, after = logits_of(audit.local.start), logits_of(audit.values)
-    return recover_labels(before, after, audit.rows.examples, n_classes)
-
-
-def _membership(audit: _Audit) -> Membership:
-    own = audit.rows.examples
-    if audit.others is not None:
-        return _told(audit, audit.values, own, audit.others.examples, of_update=True)
-    if len(own) < _LEAST_ROWS:
-        return Membership(of="training like it", skipped=f"{len(own)} rows are too few to keep half of them back")
-    order = numpy_draws("held back", audit.package.folder.sha256).permutation(len(own)).tolist()
-    members, held_back = ([own[i] for i in part] for part in (order[: len(own) // 2], order[len(own) // 2 :]))
-    noise = with_spending(audit.local, _own_privacy(audit.header), len(members))
-    values = rehearse(audit.local, audit.header.spec.client, members, noise, audit.on_progress)
-    return _told(audit, values, members, held_back, of_update=False)
-
-
-def _told(
-    audit: _Audit, values: Mapping[str, Tensor], own: Sequence[Example], others: Sequence[Example], *, of_update: bool
-) -> Membership:
-    drops = _drops(audit, values, [*own, *others])
-    return membership(drops[: len(own)], drops[len(own) :], of_update=of_update)
-
-
-def _drops(audit: _Audit, values: Mapping[str, Tensor], examples: Sequence[Example]) -> Array:
-    before = audit.measured(audit.local.start, examples, "scoring with the proxy")
-    return loss_drops(before, audit.measured(values, examples, "scoring with the update"))
-
-
-def _canaries(audit: _Audit, privacy: PrivacySpec | None, n_canaries: int) -> tuple[CanaryTest, ...]:
-    name = audit.package.folder.sha256
-    made = make_canaries(audit.local.task, audit.tokenizer, audit.columns, n_canaries + _N_REFERENCES, name)
-    is_in = toss(n_canaries, name)
-    rows = [*audit.rows.examples, *(made[i] for i in np.flatnonzero(is_in))]
-    found = []
-    for spec in (None, privacy) if privacy is not None else (None,):
-        noise = with_spending(audit.local, spec, len(rows))
-        values = rehearse(audit.local, audit.header.spec.client, rows, noise, audit.on_progress)
-        drops = _drops(audit, values, made)
-        delta = spec.delta if spec is not None else _DELTA
-        found.append(
-            canary_test(
-                drops[:n_canaries],
-                is_in,
-                drops[n_canaries:],
-                epsilon=None if noise is None else epsilon_of([noise[1]], delta),
-                delta=delta,
-                noise=None if noise is None else noise[1].noise_multiplier,
-            )
-        )
-    return tuple(found)

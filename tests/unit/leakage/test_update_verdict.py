@@ -7,7 +7,7 @@ from fedlpp_cli.records.reports import Interval
 
 def words(recovered, *, exact=True, frequency=None):
     return TokenRecovery(
-        n_tokens=10, n_candidates=100, rank=5, is_exact=exact, recovered=recovered, auc=0.9, by_chance=0.1,
+        n_tokens=10, n_candidates=100, rank=5, is_exact=exact, by_span=recovered, by_span_auc=0.9, by_chance=0.1,
         by_frequency=frequency,
     )  # fmt: skip
 

@@ -70,16 +70,16 @@ def test_the_words_of_one_row_come_out_of_one_step(request, tmp_path, base, deca
     recipe = replace(ONE_STEP, weight_decay=decay)
     tokens = audit(trained(federation(tmp_path, request.getfixturevalue(base), recipe, 1))).report.tokens
     assert tokens.is_exact
-    assert tokens.recovered >= 0.8
-    assert tokens.recovered > 5 * tokens.by_chance
-    assert tokens.auc > 0.95
+    assert tokens.by_span >= 0.8
+    assert tokens.by_span > 5 * tokens.by_chance
+    assert tokens.by_span_auc > 0.95
 
 
 def test_noise_hides_the_words(tmp_path, llama):
     tokens = audit(trained(federation(tmp_path, llama, ONE_STEP, 1), noise=NOISE)).report.tokens
     assert not tokens.is_exact
-    assert tokens.recovered < 0.5
-    assert tokens.by_frequency > tokens.recovered
+    assert tokens.by_span < 0.5
+    assert tokens.by_frequency > tokens.by_span
 
 
 def test_of_a_rounded_update_fewer_directions_are_above_the_rounding(tmp_path, llama, one):
@@ -92,6 +92,12 @@ def test_an_update_of_many_rows_is_full(overfit):
     assert not audit(overfit).report.tokens.is_exact
 
 
+def test_words_become_likelier_everywhere(one):
+    tokens = audit(one).report.tokens
+    assert tokens.by_rise > 2 * tokens.by_chance
+    assert tokens.by_rise_auc > 0.6
+
+
 def test_the_test_of_words_says_why_it_cannot_be_made(tmp_path, llama):
     lora = LoraSpec(rank=4, target_modules=("down_proj",))
     assert "mixture" in audit(trained(federation(tmp_path, llama, ONE_STEP, 1, lora=lora))).report.tokens.skipped
@@ -102,7 +108,9 @@ def test_the_test_of_words_says_why_it_cannot_be_made(tmp_path, llama):
 
 def test_the_class_of_one_row_comes_out(tmp_path, bert):
     task = TaskSpec(kind="seq-cls", max_length=16, labels=LABELS)
-    labels = audit(trained(federation(tmp_path, bert, ONE_STEP, 1, task=task))).report.labels
+    report = audit(trained(federation(tmp_path, bert, ONE_STEP, 1, task=task))).report
+    labels = report.labels
+    assert report.tokens.by_rise is None
     assert (labels.n_classes, labels.most_frequent) == (3, True)
 
 
