@@ -17,9 +17,10 @@ from fedlpp_cli.leakage.membership import auc
 from fedlpp_cli.leakage.token_span import Span, distances, span_of
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.records.audits import TokenRecovery
-from fedlpp_cli.records.specs import Bits
+from fedlpp_cli.records.specs import Bits, TrainSpec
 from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.tasks.task import Example
+from fedlpp_cli.training.schedule import learning_rate_sum
 
 # Later places of long texts are not tried: each costs as much as the whole vocabulary.
 MAX_POSITIONS: Final = 32
@@ -41,6 +42,17 @@ class Change:
     start: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
     bits: Bits = "full"
+
+
+def without_decay(
+    values: Mapping[str, Tensor], start: Mapping[str, Tensor], recipe: TrainSpec, n_steps: int
+) -> dict[str, Tensor]:
+    """Proxy plus update minus proxy, with what weight decay took put back, to first order.
+
+    It is no function of the rows, and whoever knows the recipe knows it.
+    """
+    taken = learning_rate_sum(recipe, n_steps) * recipe.weight_decay
+    return {name: value - (1 - taken) * start[name] for name, value in values.items()}
 
 
 def recover_tokens(
@@ -90,7 +102,7 @@ def recover_tokens(
     nearness = -np.concatenate(parts)
     return replace(
         found,
-        rank=min(len(span.directions) for span, _ in spans),
+        rank=max(len(span.directions) for span, _ in spans),
         is_exact=all(span.is_exact for span, _ in spans),
         by_span=_share_first(nearness, is_own),
         by_span_auc=six_digits(auc(nearness, is_own)),

@@ -12,7 +12,7 @@ from fedlpp_cli.evaluation.scored import Array, Scored
 from fedlpp_cli.leakage.canaries import canary_test, make_canaries, toss
 from fedlpp_cli.leakage.label_recovery import mean_logits, recover_labels
 from fedlpp_cli.leakage.membership import loss_drops, membership
-from fedlpp_cli.leakage.token_recovery import Change, recover_tokens
+from fedlpp_cli.leakage.token_recovery import Change, recover_tokens, without_decay
 from fedlpp_cli.leakage.token_rises import mean_log_probabilities
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.privacy.accountant import epsilon_of
@@ -26,7 +26,6 @@ from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.steps.rehearsal import rehearse, with_spending
 from fedlpp_cli.tasks.data import Data
 from fedlpp_cli.tasks.task import Example, Task
-from fedlpp_cli.training.schedule import learning_rate_sum
 
 LEAST_ROWS: Final = 4
 # Canaries that are never trained on: ranks among them are exposures of up to nine bits.
@@ -71,12 +70,10 @@ def words_of(audit: OpenAudit) -> TokenRecovery:
     """Which of the rows' tokens come out of the update."""
     audit.on_progress("looking for words", 0, 0)
     recipe, start = audit.package.folder.header.spec.train, audit.local.start
-    # What weight decay took is no function of the rows; whoever knows the recipe adds it again.
-    decay = learning_rate_sum(recipe, audit.header.spec.metrics.n_steps) * recipe.weight_decay
     change = Change(
         modules=audit.package.proxy.header.spec.model.lora.target_modules,
         start=start,
-        values={name: value - (1 - decay) * start[name] for name, value in audit.values.items()},
+        values=without_decay(audit.values, start, recipe, audit.header.spec.metrics.n_steps),
         bits=audit.header.spec.quantize.bits,
     )
     return recover_tokens(
