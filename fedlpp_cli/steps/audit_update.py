@@ -115,11 +115,12 @@ def audit_update(  # noqa: PLR0913  # a step has as many settings as its command
                 federation=sent.header.federation, round=sent.header.round, parents=parents, spec=report
             )
             write_report(place.path, header, private=True, force=force)
+    result = UpdateAuditResult(path=None if place is None else str(place.written), report=report)
     auc = report.membership.auc
     if max_auc is not None and auc is not None and auc > max_auc:
         hint = report.advice[0] if report.advice else None
         raise LeakageError(f"rows are told from others with an AUC of {auc:.4g}, --max-auc is {max_auc:g}", hint=hint)
-    return UpdateAuditResult(path=None if place is None else str(place.written), report=report)
+    return result
 
 
 def _open(
