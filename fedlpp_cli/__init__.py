@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedlpp_cli.engines.simulate import simulate
     from fedlpp_cli.steps.aggregate import aggregate
     from fedlpp_cli.steps.audit import audit
+    from fedlpp_cli.steps.audit_update import audit_update
     from fedlpp_cli.steps.budget import budget
     from fedlpp_cli.steps.client_train import client_train
     from fedlpp_cli.steps.evaluate import evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "aggregate",
     "audit",
+    "audit_update",
     "budget",
     "client_train",
     "evaluate",

@@ -222,11 +222,11 @@ class SignerError(PolicyError):
 
 
 class LeakageError(FedlppError):
-    """An attacker recovers more of the owner's model than `audit --max-rho` allows.
+    """What was audited, or planned, tells more than was allowed.
 
     Args:
         message: as `FedlppError`.
-        result: what the audit found; it is shown in front of the error.
+        result: what was found; it is shown in front of the error.
         hint: as `FedlppError`.
     """
 

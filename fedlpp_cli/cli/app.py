@@ -50,7 +50,7 @@ for name, function, panel in (
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
     ("report", report, EITHER),
-    ("audit", audit, OWNER),
+    ("audit", audit, EITHER),
     ("export", export, OWNER),
     ("keygen", keygen, EITHER),
     ("inspect", inspect, EITHER),

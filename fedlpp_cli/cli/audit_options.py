@@ -13,6 +13,7 @@ from fedlpp_cli.records.settings import Settings
 from fedlpp_cli.refs import Ref
 
 ATTACK = "Attackers"
+UPDATE = "An update"
 
 AuditArg = Annotated[
     list[str] | None,
@@ -92,6 +93,59 @@ AuditOutOpt = Annotated[
 HeldOutOpt = Annotated[
     str | None,
     typer.Option("--data", metavar="REF", help="Held-out rows.", show_default=False, rich_help_panel=o.DATA),
+]
+
+
+UpdateOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--update",
+        metavar="REF",
+        help="Audit an update instead, as its client, before it is sent; --data are the rows that it was trained on.",
+        show_default=False,
+        rich_help_panel=UPDATE,
+    ),
+]
+PackageOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--package",
+        metavar="REF",
+        help="What the update was trained on.",
+        show_default=False,
+        rich_help_panel=UPDATE,
+    ),
+]
+ControlDataOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--control-data",
+        metavar="REF",
+        help="Rows of the same kind that it was not trained on. Without them a training like it, of half of the rows, "
+        "is tested on the other half.",
+        show_default=False,
+        rich_help_panel=UPDATE,
+    ),
+]
+CanariesOpt = Annotated[
+    int,
+    typer.Option(
+        "--canaries",
+        min=0,
+        help="Rows of random words to try; half of them are trained on. 0 for none.",
+        rich_help_panel=UPDATE,
+    ),
+]
+MaxAucOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--max-auc",
+        min=0.0,
+        max=1.0,
+        help="Exit with 12 if rows are told from others better than this; 0.5 is chance.",
+        show_default=False,
+        rich_help_panel=UPDATE,
+    ),
 ]
 
 

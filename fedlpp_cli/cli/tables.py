@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from fedlpp_cli.cli.audit_tables import audit
+from fedlpp_cli.cli.audit_update_tables import update_audit
 from fedlpp_cli.cli.blocks import Block, print_block, size
 from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
@@ -273,6 +274,12 @@ def _bits(entry: Any) -> str | None:
 
 # Commands that write nothing: `path` says what they read.
 _READERS: Final = {"inspect", "verify", "status", "log", "budget"}
+
+
+def _audit(result: Any) -> Iterable[Block]:
+    return audit(result) if hasattr(result, "federation") else update_audit(result)
+
+
 _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "init": _master,
     "import": _master,
@@ -282,7 +289,7 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "client-train": _client_train,
     "aggregate": _aggregate,
     "evaluate": evaluation,
-    "audit": audit,
+    "audit": _audit,
     "export": _export,
     "inspect": _inspect,
     "verify": verify,

@@ -4,7 +4,16 @@ from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Meta
 
-from fedlpp_cli.records.record import Count, Digest, NonNegativeFloat, PositiveInt, Record
+from fedlpp_cli.records.privacy import Delta, ExamplePrivacy
+from fedlpp_cli.records.record import (
+    Count,
+    Digest,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Record,
+)
 from fedlpp_cli.records.reports import Interval
 from fedlpp_cli.records.specs import TaskSpec
 
@@ -85,3 +94,103 @@ class AuditReport(Record, frozen=True, kw_only=True, tag_field="about", tag="aud
     verdict: str
     n_compared: Count
     warnings: tuple[str, ...] = ()
+
+
+Skipped = Annotated[str, Meta(max_length=300)]
+
+
+class TokenRecovery(Record, frozen=True, kw_only=True):
+    """Which of the vocabulary's tokens are in the rows, told from the update.
+
+    `n_tokens`: how many different ones the rows have, special ones aside, of `n_candidates`. The other shares are of
+    them, among as many as come first: by what guessing gets, at random (`by_chance`) or by how frequent tokens are in
+    other rows (`by_frequency`); by the span of the first adapted layer's update (`by_span`); by how far a language
+    model's tokens rise on random texts (`by_rise`). The `auc` is of the whole ranking. `is_exact`: the update has
+    `rank` directions in that layer and room for more, so it excludes what is not of them; elsewhere it is full, and its
+    span tells little. A span that was not looked at has its reason in `skipped`.
+    """
+
+    n_tokens: Count = 0
+    n_candidates: Count = 0
+    by_chance: Fraction | None = None
+    by_frequency: Fraction | None = None
+    rank: Count = 0
+    is_exact: bool = False
+    by_span: Fraction | None = None
+    by_span_auc: Fraction | None = None
+    skipped: Skipped | None = None
+    by_rise: Fraction | None = None
+    by_rise_auc: Fraction | None = None
+
+
+class LabelRecovery(Record, frozen=True, kw_only=True):
+    """How often classes are there, told from how an update moves the logits of random texts.
+
+    `in_order`: the share of the `n_pairs` pairs of classes, one more frequent than the other, that come out so; half is
+    chance. `most_frequent`: the most frequent class comes out first. Both None where all are equally frequent.
+    """
+
+    n_classes: Count
+    n_pairs: Count
+    in_order: Fraction | None
+    most_frequent: bool | None
+
+
+class Membership(Record, frozen=True, kw_only=True):
+    """Whether rows were trained on, told by how far their loss falls from the proxy to proxy plus update.
+
+    `of`: the update itself, with other rows to hold against it; or a training like it on half of the rows, which is
+    held against the other half. `true_positive_rate`: at one false positive in a hundred. Where it was not tested
+    `skipped` has the reason.
+    """
+
+    of: Literal["update", "training like it"]
+    n_members: Count = 0
+    n_others: Count = 0
+    auc: Fraction | None = None
+    auc_interval: Interval | None = None
+    true_positive_rate: Fraction | None = None
+    skipped: Skipped | None = None
+
+
+class CanaryTest(Record, frozen=True, kw_only=True):
+    """How well a training like the update's remembers rows of random words.
+
+    `exposure`: in bits; 1.44 on the average for what was not trained on. Of `n_guesses` on whether a canary was in
+    `n_right` are right, which refutes each epsilon below `epsilon_bound` at `delta` with 95 % confidence. `epsilon` is
+    what the training promises; None, like `noise_multiplier`, for one without noise.
+    """
+
+    noise_multiplier: PositiveFloat | None
+    n_canaries: Count
+    n_references: Count
+    exposure_mean: NonNegativeFloat
+    exposure_max: NonNegativeFloat
+    auc: Fraction
+    n_guesses: Count
+    n_right: Count
+    epsilon_bound: NonNegativeFloat
+    epsilon: NonNegativeFloat | None
+    delta: Delta
+
+
+class UpdateAuditReport(Record, frozen=True, kw_only=True, tag_field="about", tag="audit-update"):
+    """What an update tells of the rows that it was trained on. Its client's own: it holds no row, but says what leaks.
+
+    `data` and `control_data`: the sha256 of the rows, and of others that were not trained on. `privacy`: what the
+    update says of itself. `labels`: None for a language model. `max_auc`: what the client allows.
+    """
+
+    task: TaskSpec
+    data: Digest
+    control_data: Digest | None
+    n_examples: Count
+    n_steps: Count
+    privacy: ExamplePrivacy | None
+    tokens: TokenRecovery
+    labels: LabelRecovery | None
+    membership: Membership
+    canaries: tuple[CanaryTest, ...]
+    max_auc: Fraction | None
+    verdict: str
+    advice: tuple[str, ...]

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
-from fedlpp_cli.records.audits import AuditReport
+from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
@@ -229,7 +229,7 @@ class CheckpointHeader(Header, frozen=True, kw_only=True, tag="checkpoint"):
 class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):
     """Numbers about artifacts, for people and for CI."""
 
-    spec: AggregateReport | EvaluateReport | AuditReport
+    spec: AggregateReport | EvaluateReport | AuditReport | UpdateAuditReport
 
 
 HEADERS: Final[dict[str, type[Header]]] = {
