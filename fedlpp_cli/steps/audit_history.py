@@ -9,13 +9,21 @@ from pathlib import Path
 
 from fedlpp_cli.adapters.proxy_tensors import check_proxy
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.folder import BASE, MANIFEST
+from fedlpp_cli.artifact.folder import BASE, MANIFEST, open_folder
 from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import InputError, LineageError, UsageError
 from fedlpp_cli.quantization.layout import Shape
-from fedlpp_cli.records.headers import Header, MasterHeader, PackageHeader, ProxyHeader, UpdateHeader, spell_kind
+from fedlpp_cli.records.headers import (
+    BaseHeader,
+    Header,
+    MasterHeader,
+    PackageHeader,
+    ProxyHeader,
+    UpdateHeader,
+    spell_kind,
+)
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec, TrainSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of
@@ -209,7 +217,7 @@ class HistoryReader:
             spec=self._rounding(number, is_newest=is_newest),
             base=self.base,
             base_out=self.base_copy if master.header.spec.model.base.private else None,
-            base_spec=self.base_quantize,
+            base_spec=self._base_rounding(),
         )
         proxy = self.files.enter_context(TensorFile(out, ProxyHeader))
         return Sent(proxy, proxy.n_bytes, None)
@@ -221,6 +229,13 @@ class HistoryReader:
         stated = following.header.spec.quantize if following else self._masters[number].header.spec.quantize
         last = self._sent.get(number - 1)
         return stated or (last.proxy.header.spec.quantize if last else None) or self.quantize or QuantSpec()
+
+    def _base_rounding(self) -> BaseQuantSpec | None:
+        """That of the copy that is there; no other could be what clients have."""
+        copy = None if self.base_copy is None else parse_ref(self.base_copy)
+        if copy is None or not store.exists(copy):
+            return self.base_quantize
+        return open_folder(store.fetch(copy), BaseHeader).header.spec.quantize
 
     def _participation(self, last: int, seen: Mapping[str, Iterable[int]]) -> dict[str, frozenset[int]]:
         rounds: dict[str, set[int]] = defaultdict(set)

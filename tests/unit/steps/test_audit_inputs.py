@@ -13,7 +13,7 @@ from fedlpp_cli import evaluate, quantize
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.errors import InputError, LeakageError, LineageError, UsageError
 from fedlpp_cli.records.audits import AuditSpec
-from fedlpp_cli.records.specs import FULL_PRECISION, AggregateSpec, EvaluateSpec, LoraSpec, QuantSpec
+from fedlpp_cli.records.specs import FULL_PRECISION, AggregateSpec, BaseQuantSpec, EvaluateSpec, LoraSpec, QuantSpec
 
 
 def test_an_earlier_round_is_audited_as_if_it_were_the_newest(taught, held_out, tmp_path):
@@ -94,8 +94,10 @@ def test_one_round_has_no_mean_and_no_intersection(taught, held_out):
     assert "no round has been aggregated" in rows_of(report, "replay")[0].skipped
 
 
-def test_of_a_private_base_attackers_have_the_copy(tmp_path, llama, held_out):
-    federation = Federation(tmp_path / "f", llama, private_base=True, train=RECIPE)
+@pytest.mark.parametrize("base_format", ["nf4", "nf3"])
+def test_of_a_private_base_attackers_have_the_copy(tmp_path, llama, held_out, base_format):
+    base = BaseQuantSpec(format=base_format)
+    federation = Federation(tmp_path / "f", llama, private_base=True, base_quantize=base, train=RECIPE)
     federation.play(1)
     report = run(federation, held_out, spec=AuditSpec(attacks=("proxy", "fine-tune"), n_epochs=1),
                  shards=shards_of(federation))  # fmt: skip
