@@ -39,7 +39,7 @@ def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    return _read_rounded(proxy, component, _shape_of(proxy, component))
+    return _read_rounded(proxy, component, shape_of(proxy, component))
 
 
 def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | None":
@@ -48,7 +48,7 @@ def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | No
     Raises:
         ArtifactError: as `read_component`.
     """
-    shape = _shape_of(proxy, component)
+    shape = shape_of(proxy, component)
     return _read_rounded(proxy, control_name(component), shape) if proxy.header.spec.control_variates else None
 
 
@@ -64,7 +64,7 @@ def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) 
         NotFiniteError: numbers or scales that are not finite.
         ArtifactError: codes that no tensor gives.
     """
-    parts = _read_parts(update, component, shape)
+    parts = read_parts(update, component, shape, update.header.spec.quantize.of(component))
     for part, tensor in parts.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             name = tensor_name(component, part)
@@ -121,7 +121,12 @@ def check_same_layout(found: Layout, expected: Layout, *, source: str) -> None:
 Rounded = TensorFile[ProxyHeader] | TensorFile[UpdateHeader]
 
 
-def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
+def shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
+    """The component's shape, as the header says it.
+
+    Raises:
+        ArtifactError: no such component.
+    """
     shape = proxy.header.spec.shapes.get(component)
     if shape is None:
         raise ArtifactError(f"{proxy.path}: no component {component!r}")
@@ -129,11 +134,18 @@ def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
 
 
 def _read_rounded(proxy: TensorFile[ProxyHeader], name: str, shape: Shape) -> "Tensor":
-    return _dequantize(proxy, name, _read_parts(proxy, name, shape), shape)
+    return _dequantize(proxy, name, read_parts(proxy, name, shape, proxy.header.spec.quantize.of(name)), shape)
 
 
-def _read_parts(file: Rounded, component: str, shape: Shape) -> "dict[str, Tensor]":
-    spec = file.header.spec.quantize.of(component)
+def read_parts(file: Rounded, component: str, shape: Shape, spec: QuantSpec) -> "dict[str, Tensor]":
+    """The parts of a component as they lie in the file, by the names of `layout.parts_layout`.
+
+    Args:
+        file: a proxy or an update.
+        component: its name.
+        shape: the component's.
+        spec: how it is rounded: `QuantSpec.of` the component.
+    """
     return {part: file.read(tensor_name(component, part)) for part in parts_layout(shape, spec)}
 
 

@@ -45,7 +45,7 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     if spec.rounding_seed is not None:
         # The mean is to be right for who reads the value: chances come from the scale as it was stored. A weight
         # beyond that scale (fp16 and double quantization can round it down) gets the outermost level.
-        scales = _stored_scales(stored, spec)
+        scales = stored_scales(stored, spec)
         key = stream_key(spec.rounding_seed, name, values)
     return {"codes": encode_with(values, scales, spec.bits, spec.block, key=key), **stored}
 
@@ -58,7 +58,7 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
     """
     if spec.bits == "full":
         return parts[""].reshape(shape)
-    scales = _stored_scales(parts, spec)
+    scales = stored_scales(parts, spec)
     if not scales.isfinite().all():
         raise ValueError("a scale is not finite")
     return decode(parts["codes"], scales, math.prod(shape), spec.bits, spec.block).reshape(shape)
@@ -111,7 +111,7 @@ def _scale_parts(scales: Tensor, spec: QuantSpec, *, name: str) -> dict[str, Ten
             return {"scale_codes": codes, "scale_scales": nested, "scale_offset": offset}
 
 
-def _stored_scales(parts: Mapping[str, Tensor], spec: QuantSpec) -> Tensor:
+def stored_scales(parts: Mapping[str, Tensor], spec: QuantSpec) -> Tensor:
     """The scales as a reader has them, float32."""
     if spec.scale != "double":
         return parts["scales"].float()

@@ -20,6 +20,7 @@ LEVELS = (
     ("adapters",),
     ("tasks", "models", "aggregation", "privacy"),
     ("training", "evaluation"),
+    ("leakage",),
     ("steps",),
     ("engines",),
     ("cli",),
