@@ -14,6 +14,7 @@ from fedlpp_cli.version import __version__
 
 if TYPE_CHECKING:
     from fedlpp_cli.engines.simulate import simulate
+    from fedlpp_cli.planning.plan import plan
     from fedlpp_cli.steps.aggregate import aggregate
     from fedlpp_cli.steps.budget import budget
     from fedlpp_cli.steps.client_train import client_train
@@ -40,6 +41,7 @@ __all__ = [
     "inspect",
     "log",
     "pack",
+    "plan",
     "quantize",
     "simulate",
     "status",
@@ -50,5 +52,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    folder = "engines" if name == "simulate" else "steps"
+    folder = {"simulate": "engines", "plan": "planning"}.get(name, "steps")
     return getattr(importlib.import_module(f"fedlpp_cli.{folder}.{name}"), name)

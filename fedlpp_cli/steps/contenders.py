@@ -128,7 +128,7 @@ class Line:
             return first_values(full, model.task, model.lora, seed=spec.seed)
 
         def rounded() -> Mapping[str, Tensor]:
-            return {name: round_tensor(file.read(name), quantize.of(name), name=name) for name in components_of(file)}
+            return {name: round_tensor(file.read(name), quantize, name=name) for name in components_of(file)}
 
         def central() -> Mapping[str, Tensor]:
             return of_one_rank(owners_values(file, components_of(file)), lora.rank)

@@ -15,7 +15,7 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "inspect", "verify", "status", "log",
+    "plan", "inspect", "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -36,6 +36,7 @@ DATA_KEYS = {
         "n_clients n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan attack",
+    "plan": "path report plan",
     "evaluate": "path rows n_examples n_cut data gap",
     "export": "path format round n_bytes",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized",
@@ -85,6 +86,11 @@ def calls(played, llama, tmp_path):
         "simulate": [
             "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("a"), "--clients", 2, "--rounds",
             1, "--device", "cpu", "--out", out / "run",
+        ],
+        "plan": [
+            "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("b"), "--shards", 1, "--rounds",
+            1, "--bits", "4", "--block", 64, "--group-by", "none", "--finalists", 1, "--device", "cpu", "--out",
+            out / "planned.toml",
         ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
         "export": [played.master(1), "--out", out / "peft"],
