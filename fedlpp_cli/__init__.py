@@ -14,6 +14,7 @@ from fedlpp_cli.version import __version__
 
 if TYPE_CHECKING:
     from fedlpp_cli.engines.simulate import simulate
+    from fedlpp_cli.planning.plan import plan
     from fedlpp_cli.steps.aggregate import aggregate
     from fedlpp_cli.steps.audit import audit
     from fedlpp_cli.steps.audit_update import audit_update
@@ -47,6 +48,7 @@ __all__ = [
     "keygen",
     "log",
     "pack",
+    "plan",
     "quantize",
     "report",
     "simulate",
@@ -58,5 +60,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    folder = "engines" if name == "simulate" else "steps"
+    folder = {"simulate": "engines", "plan": "planning"}.get(name, "steps")
     return getattr(importlib.import_module(f"fedlpp_cli.{folder}.{name}"), name)

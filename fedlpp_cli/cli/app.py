@@ -18,6 +18,7 @@ from fedlpp_cli.cli.commands.inspect import inspect
 from fedlpp_cli.cli.commands.keygen import keygen
 from fedlpp_cli.cli.commands.log import log
 from fedlpp_cli.cli.commands.pack import pack
+from fedlpp_cli.cli.commands.plan import plan
 from fedlpp_cli.cli.commands.quantize import quantize
 from fedlpp_cli.cli.commands.report import report
 from fedlpp_cli.cli.commands.simulate import simulate
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 
 for name, function, panel in (
+    ("plan", plan, OWNER),
     ("init", init, OWNER),
     ("import", import_adapter, OWNER),
     ("quantize", quantize, OWNER),

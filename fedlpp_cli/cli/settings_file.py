@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 from textwrap import shorten
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.settings import Settings
-from fedlpp_cli.records.specs import AggregateSpec
+from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
+
+if TYPE_CHECKING:
+    from fedlpp_cli.engines.federation import FederationSpec
 
 _CLIENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -95,3 +98,29 @@ def resolve_aggregate(settings: Settings, **options: object) -> AggregateSpec:
             hint="--server-learning-rate 0.01, or server_learning_rate under [aggregate] in the --federation file",
         )
     return spec
+
+
+def federation_of(
+    settings: Settings, *, base: str | None, seed: int | None, reference: str | None = None
+) -> "FederationSpec":
+    """What the commands of a whole federation are told, out of options and the federation file.
+
+    Raises:
+        SettingsError, UsageError: as `Settings.resolve` and `resolve_aggregate`.
+    """
+    from fedlpp_cli.engines.federation import FederationSpec
+
+    return FederationSpec(
+        base=settings.ref(base, "base"),
+        private_base=settings.choose(None, "private_base", default=False),
+        seed=settings.choose(seed, "seed", default=0),
+        task=settings.resolve(TaskSpec),
+        lora=settings.resolve(LoraSpec),
+        quantize=settings.resolve(QuantSpec),
+        proxy_rank=settings.file.proxy_rank,
+        base_quantize=settings.resolve(BaseQuantSpec),
+        train=settings.resolve(TrainSpec),
+        update=settings.resolve(QuantSpec, "update"),
+        aggregate=resolve_aggregate(settings),
+        reference=reference,
+    )

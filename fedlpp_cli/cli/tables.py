@@ -13,6 +13,8 @@ from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
+from fedlpp_cli.cli.log_tables import log
+from fedlpp_cli.cli.plan_tables import plan
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.report_tables import report_page
@@ -253,25 +255,6 @@ def _status(result: Any) -> Iterable[Block]:
     ])  # fmt: skip
 
 
-def _log(result: Any) -> Iterable[Block]:
-    yield _facts([("federation", _short(result.federation))])
-    rows = (
-        (
-            entry.round, _short(entry.master), _bits(entry), len(entry.clients) or None, entry.n_examples or None,
-            _number(entry.loss_first), _number(entry.loss_last),
-            None if entry.bytes_down is None else size(entry.bytes_down),
-            None if entry.bytes_up is None else size(entry.bytes_up),
-        )
-        for entry in result.rounds
-    )  # fmt: skip
-    head = ("round", "master", "bits", "clients", "examples", "loss first", "loss last", "down", "up")
-    yield _table(head, rows, text_columns=3)
-
-
-def _bits(entry: Any) -> str | None:
-    return ", ".join([entry.bits, *(f"{name} {bits}" for name, bits in entry.groups.items())]) if entry.bits else None
-
-
 # Commands that write nothing: `path` says what they read.
 _READERS: Final = {"inspect", "verify", "status", "log", "budget"}
 
@@ -294,8 +277,9 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "inspect": _inspect,
     "verify": verify,
     "status": _status,
-    "log": _log,
+    "log": log,
     "budget": budget,
     "simulate": simulation,
     "report": report_page,
+    "plan": plan,
 }

@@ -21,8 +21,8 @@ from fedlpp_cli.steps.inputs import RefLike
 class FederationSpec:
     """The settings of a federation file. `base` None: where a first master is there, and names a public address.
 
-    `reference`: the client whose data is the owner's, for rule "fltrust". It takes part in no round; the update that it
-    trains in each is the owner's own.
+    `proxy_rank`: the rank that clients get; None for the master's. `reference`: the client whose data is the owner's,
+    for rule "fltrust". It takes part in no round; the update that it trains in each is the owner's own.
     """
 
     base: RefLike | None = None
@@ -31,6 +31,7 @@ class FederationSpec:
     task: TaskSpec = field(default_factory=TaskSpec)
     lora: LoraSpec = field(default_factory=LoraSpec)
     quantize: QuantSpec = field(default_factory=QuantSpec)
+    proxy_rank: int | None = None
     base_quantize: BaseQuantSpec = field(default_factory=BaseQuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(steps=DEFAULT_STEPS))
     update: QuantSpec = FULL_PRECISION

@@ -6,6 +6,7 @@ from pathlib import Path
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
+from fedlpp_cli.adapters.ranks import shapes_of_rank
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
@@ -93,6 +94,7 @@ def plan_simulation(
     chosen = sample_clients(roles.clients, clients_per_round, seed=federation.seed, round_number=0)
     federation.check_population(len(roles.clients), len(chosen))
     check_groups(shapes, federation.quantize)
+    shapes = shapes_of_rank(shapes, federation.proxy_rank or spec.model.lora.rank)
     down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
     if spec.model.base.private:
         groups = (

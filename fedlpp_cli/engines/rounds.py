@@ -90,6 +90,7 @@ class Simulation:
                 paths.master,
                 out=paths.proxy,
                 spec=self.federation.quantize,
+                rank=self.federation.proxy_rank,
                 base=self.federation.base,
                 base_out=self.run / BASE,
                 base_spec=self.federation.base_quantize,

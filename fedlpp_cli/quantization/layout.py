@@ -46,7 +46,9 @@ def max_codes(n_bytes: int, bits: Bits) -> int:
 
 
 def parts_layout(shape: Shape, spec: QuantSpec) -> dict[str, tuple[str, Shape]]:
-    """Name to (dtype, shape) of the parts of a tensor of that shape."""
+    """Name to (dtype, shape) of the parts of a tensor of that shape; `spec` is the tensor's own (`QuantSpec.of`)."""
+    if spec.groups:
+        raise AssertionError("a spec with groups says nothing of one tensor")
     if spec.bits == "full":
         return {"": ("F32", shape)}
     n_elements = math.prod(shape)

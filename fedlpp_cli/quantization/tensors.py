@@ -26,11 +26,13 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     Args:
         values: any shape, any float type.
         spec: how to round.
-        name: of the tensor: what to call it in an error, and part of the name of the random stream.
+        name: of the tensor: says which of the spec's groups it is in, what to call it in an error, and is part of the
+            name of the random stream.
 
     Raises:
         GateError: a value that is not finite, or a scale too large for its type.
     """
+    spec = spec.of(name)
     if spec.bits == "full":
         check_finite(values, name=name)
         return {"": values.detach().float().clone()}
@@ -51,7 +53,7 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
 
 
 def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec) -> Tensor:
-    """The values, float32 of that shape.
+    """The values, float32 of that shape; `spec` is the tensor's own, without groups.
 
     Raises:
         ValueError: parts that no tensor of that shape gives, or scales that are not finite.
@@ -66,7 +68,7 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
 
 def round_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
     """What the other side will see: quantized and dequantized, float32."""
-    return dequantize_tensor(quantize_tensor(values, spec, name=name), tuple(values.shape), spec)
+    return dequantize_tensor(quantize_tensor(values, spec, name=name), tuple(values.shape), spec.of(name))
 
 
 def check_finite(values: Tensor, *, name: str) -> None:

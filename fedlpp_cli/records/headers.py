@@ -13,6 +13,7 @@ from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
+from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -229,7 +230,7 @@ class CheckpointHeader(Header, frozen=True, kw_only=True, tag="checkpoint"):
 class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):
     """Numbers about artifacts, for people and for CI."""
 
-    spec: AggregateReport | EvaluateReport | AuditReport | UpdateAuditReport
+    spec: AggregateReport | EvaluateReport | AuditReport | UpdateAuditReport | PlanReport
 
 
 HEADERS: Final[dict[str, type[Header]]] = {

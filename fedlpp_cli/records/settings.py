@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.privacy import PrivacySpec
-from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
+from fedlpp_cli.records.record import Count, PartyName, PositiveInt, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -72,6 +72,9 @@ class FederationFile(Record, frozen=True, kw_only=True):
     base: Annotated[str | None, Meta(description="the base model: a folder, or hf://owner/repo")] = None
     private_base: Annotated[bool | None, Meta(description="clients only see a quantized copy of the base")] = None
     test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
+    proxy_rank: Annotated[
+        PositiveInt | None, Meta(description="the rank that clients get; the adapter's where nothing is said")
+    ] = None
     task: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     quantize: dict[str, Any] = {}

@@ -140,8 +140,7 @@ def round_again(case: Case, judge: Judge) -> Rows:
         idea = case.idea("rerounding", f"{n} draws", f"{n} stochastic roundings of the newest master")
         specs = [replace(quantize, rounding_seed=f"audit-{draw}") for draw in range(n)]
         draws = [
-            {name: round_tensor(value, spec.of(name), name=name) for name, value in judge.factors.items()}
-            for spec in specs
+            {name: round_tensor(value, spec, name=name) for name, value in judge.factors.items()} for spec in specs
         ]
         yield judge.at_once(idea, mean_factors(draws, (1 / n,) * n))[1]
 

@@ -45,10 +45,7 @@ class MasterModels:
 
     def rounded(self) -> Mapping[str, Tensor]:
         """The proxy."""
-        return {
-            name: round_tensor(self.file.read(name), self.quantize.of(name), name=name)
-            for name in components_of(self.file)
-        }
+        return {name: round_tensor(self.file.read(name), self.quantize, name=name) for name in components_of(self.file)}
 
     def central(self) -> Mapping[str, Tensor]:
         """The owner's adapter, of `central_lora`."""

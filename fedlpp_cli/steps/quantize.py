@@ -153,7 +153,7 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
     """
     value = master.read(name)
     cut = first_terms(name, value, rank)
-    return value if cut is value else first_terms(name, round_tensor(value, spec.of(name), name=name), rank)
+    return value if cut is value else first_terms(name, round_tensor(value, spec, name=name), rank)
 
 
 def _errors(
@@ -163,7 +163,7 @@ def _errors(
     found, names = {}, _sent(master, rank)
     for number, name in enumerate(names, start=1):
         value = first_terms(name, master.read(name), rank)
-        off = round_tensor(_to_round(master, name, spec, rank), spec.of(name), name=name).double() - value.double()
+        off = round_tensor(_to_round(master, name, spec, rank), spec, name=name).double() - value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -205,8 +205,7 @@ def _write_proxy(
     )
     with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
         for number, name in enumerate(sent, start=1):
-            value = _to_round(master, name, spec, rank)
-            for part, tensor in quantize_tensor(value, spec.of(name), name=name).items():
+            for part, tensor in quantize_tensor(_to_round(master, name, spec, rank), spec, name=name).items():
                 writer.write(tensor_name(name, part), tensor)
             on_progress("quantizing adapter", number, len(sent))
 

@@ -15,7 +15,7 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "audit",
-    "export", "keygen", "inspect", "verify", "status", "log", "report",
+    "export", "plan", "keygen", "inspect", "verify", "status", "log", "report",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
@@ -38,6 +38,7 @@ DATA_KEYS = {
     "simulate": "path federation round sha256 rounds plan attack",
     "evaluate": "path rows n_examples n_cut n_overlap data headline gap gaps recovery spreads per_class",
     "audit": "path federation round sha256 report",
+    "plan": "path report plan",
     "export": "path format round n_bytes",
     "keygen": "path public name key fingerprint encrypted",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
@@ -89,6 +90,11 @@ def calls(played, llama, tmp_path):
         "simulate": [
             "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("a"), "--clients", 2, "--rounds",
             1, "--device", "cpu", "--out", out / "run",
+        ],
+        "plan": [
+            "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("b"), "--shards", 1, "--rounds",
+            1, "--bits", "4", "--block", 64, "--group-by", "none", "--finalists", 1, "--device", "cpu", "--out",
+            out / "planned.toml",
         ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
         "audit": [

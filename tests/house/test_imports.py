@@ -23,6 +23,7 @@ LEVELS = (
     ("leakage",),
     ("steps",),
     ("engines",),
+    ("planning",),
     ("cli",),
     ("__main__", "__init__"),
 )

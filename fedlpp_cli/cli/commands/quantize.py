@@ -77,7 +77,7 @@ def quantize(
             scale_rounding=scale_rounding,
             groups=groups_of(settings, group),
         ),
-        rank=rank,
+        rank=rank if rank is not None else settings.file.proxy_rank,
         base=settings.ref(base, "base"),
         base_out=base_out,
         base_spec=settings.resolve(
