@@ -66,7 +66,7 @@ lock: ## resolve requirements.lock anew (needs uv)
 	rm .torch.txt
 
 clean: ## remove what was made, but not .venv
-	rm -rf artifacts/runs examples/*/work .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf artifacts/runs examples/*/work benchmarks/work .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .PHONY: help setup demo test conformance lint format lock clean
 

@@ -3,9 +3,11 @@
 A cell is a federation that is simulated from its start and then audited: MiniLM on WordNet's glosses, or the demo's
 language model, with settings and clients of those examples. It is a fraction of the design bits x block x update rule x
 base: each factor is varied around 3 bits, block 64, update rule 1 and a public base, and a few are crossed; what was
-left out is said at the end.
+left out is said at the end. What a cell came to is kept in `benchmarks/work`: interrupted, it goes on (JOBS: how many
+cells at once).
 """
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -35,9 +37,11 @@ from fedlpp_cli.records.specs import (
     TrainSpec,
 )
 
+WORK: Final = Path(__file__).parent / "work"
+JOBS: Final = int(os.environ.get("JOBS", os.cpu_count() or 1))
 EXAMPLES: Final = Path(__file__).parents[1] / "examples"
 # What each example is played with: rounds, steps a round, held-out rows that attackers are scored on.
-WORLDS: Final = {"wordnet-minilm": (16, 10, 600), "demo": (6, 12, 200)}
+WORLDS: Final = {"wordnet-minilm": (8, 10, 400), "demo": (6, 12, 200)}
 FAST_WORLDS: Final = {"demo": (3, 6, 60)}
 ATTACKS: Final = ("proxy", "average", "fine-tune", "intersect")
 BASES: Final = {"public": None, "4": "nf4", "3": "nf3", "2": "nf2"}
@@ -79,7 +83,7 @@ def main() -> None:
     cells = [cell for world in worlds for cell in design(world)]
     os.environ["OMP_NUM_THREADS"] = "1"
     reports: dict[Cell, dict[str, Any]] = {}
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(JOBS, mp_context=multiprocessing.get_context("spawn")) as pool:
         for number, (cell, report) in enumerate(zip(cells, pool.map(play, cells), strict=True), 1):
             reports[cell] = report
             print(f"{number} of {len(cells)}: {cell}", file=sys.stderr, flush=True)
@@ -99,8 +103,22 @@ def _make_data(world: str) -> None:
 
 
 def play(cell: Cell) -> dict[str, Any]:
-    """Simulate the federation, audit what was distributed; the audit's report as plain values."""
-    n_rounds, n_steps, n_rows = (FAST_WORLDS if FAST else WORLDS)[cell.world]
+    """The audit's report of a cell as plain values: that of an earlier run, where there is one."""
+    sizes = (FAST_WORLDS if FAST else WORLDS)[cell.world]
+    words = (*sizes, *(str(value) for value in vars(cell).values()))
+    kept = WORK / ("privacy-" + "-".join(str(word) for word in words) + ".json")
+    if not kept.is_file():
+        found = _play(cell, *sizes)
+        WORK.mkdir(exist_ok=True)
+        draft = kept.with_suffix(".draft")
+        draft.write_text(json.dumps(found), encoding="utf-8")
+        draft.replace(kept)
+    report: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return report
+
+
+def _play(cell: Cell, n_rounds: int, n_steps: int, n_rows: int) -> dict[str, Any]:
+    """Simulate the federation, audit what was distributed."""
     settings = read_settings(EXAMPLES / cell.world / "federation.toml")
     base_format = BASES[cell.base]
     base = settings.needed_ref(None, "base")

@@ -66,7 +66,7 @@ def audit(
     return AuditReport(
         task=CLASSES, data="d" * 64, n_examples=600, n_rounds=4, headline="accuracy", base={"accuracy": 0.31},
         proxy={"accuracy": 0.75}, central={"accuracy": 0.78}, gain=0.47, gain_interval=around(0.47, 0.03),
-        bytes_down=n_bytes, rows=tuple(rows), worst=max(found)[1] if found else None, max_rho=max_rho,
+        bytes_down=n_bytes, rows=tuple(rows), worst=max(found)[1] if found else None, max_rho=max_rho, n_compared=600,
         verdict=f"unprotected {words}",
     )  # fmt: skip
 
