@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from fedlpp_cli.cli.blocks import Block, print_block, size
+from fedlpp_cli.cli.blocks import Block, print_block, size, train_text
 from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
+from fedlpp_cli.cli.distill_tables import learned, transcript
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
@@ -22,16 +23,6 @@ def render(command: str, result: Any, *, quiet: bool) -> None:
     path = getattr(result, "path", None)
     if path is not None and command not in _READERS:
         print(printable(str(path)))
-
-
-def _train_text(train: Any) -> str:
-    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
-    batch = f"batch {train.batch_size}" + (
-        f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
-    )
-    proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
-    control = ", control variates" if train.control_variates else ""
-    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}{control}"
 
 
 def _quantize_text(quantize: Any) -> str:
@@ -69,7 +60,7 @@ def _pack(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", result.round),
         ("for", result.client or "any client"),
-        ("recipe", _train_text(result.train)),
+        ("recipe", train_text(result.train)),
         ("updates", _quantize_text(result.update)),
         ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
         ("sha256", _short(result.sha256) or "nothing was written"),
@@ -85,7 +76,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("client", result.client),
         ("data", f"{result.n_examples} examples{cut}"),
-        ("training", _train_text(result.train)),
+        ("training", train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
         ("compute", compute_text(result.compute)),
         ("privacy", privacy_text(result.privacy)),
@@ -304,6 +295,8 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "pack": _pack,
     "client-train": _client_train,
     "aggregate": _aggregate,
+    "distill publish": transcript,
+    "distill train": learned,
     "evaluate": _evaluate,
     "export": _export,
     "inspect": _inspect,
