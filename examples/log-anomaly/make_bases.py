@@ -1,7 +1,7 @@
 """Make two small base models that have learned nothing: other architectures, other sizes, other tokenizers.
 
     work/base-a     BERT, two layers of 64, a WordPiece tokenizer
-    work/base-b     RoBERTa, three layers of 48, a byte-level BPE tokenizer
+    work/base-b     RoBERTa, two layers of 96, a byte-level BPE tokenizer
 
 Their tokenizers are trained on filled public templates. Weights are random, from a seed.
 """
@@ -19,14 +19,13 @@ POSITIONS = 80
 
 
 def wordpiece(texts: list[str]) -> Any:
-    """A lower-case WordPiece tokenizer, digits one by one."""
+    """A lower-case WordPiece tokenizer."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), digits])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     tokenizer.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
@@ -84,7 +83,7 @@ def main() -> None:
         BertConfig(vocab_size=len(first), hidden_size=64, intermediate_size=128, num_hidden_layers=2, **sizes)
     )
     roberta = RobertaModel(
-        RobertaConfig(vocab_size=len(second), hidden_size=48, intermediate_size=96, num_hidden_layers=3, **sizes)
+        RobertaConfig(vocab_size=len(second), hidden_size=96, intermediate_size=192, num_hidden_layers=2, **sizes)
     )
     for name, model, tokenizer in (("base-a", bert, first), ("base-b", roberta, second)):
         model.save_pretrained(options.out / name)

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 SHARDS = ("storage", "network")
 LABELS = ("normal", "anomaly")
 ANOMALOUS = 0.3  # of all lines
-N_TRAIN, N_TEST = 700, 300
+N_TRAIN, N_TEST = 2500, 500
 BRACKETS = re.compile(r"\[(.*) / (.*)\]")
 
 

@@ -61,7 +61,7 @@ def main() -> None:
         [
             Model("teacher (BERT, its own rows of both logs)", "teacher/round-0001/master.safetensors", "base-a"),
             Model("student (RoBERTa), untrained", "untrained.safetensors", "base-b"),
-            Model("student after 1500 answers to templates", "student.safetensors", "base-b"),
+            Model("student after 3000 answers to templates", "student.safetensors", "base-b"),
             Model("the same, to random tokens instead", "student-random.safetensors", "base-b"),
         ],
     )

@@ -28,6 +28,8 @@ from fedlpp_cli.tasks.soft_labels import SoftLabels
 Inputs = tuple[str | tuple[int, ...], ...]
 # How far from 1 the probabilities of an answer may add up: its numbers are rounded.
 _TOLERANCE: Final = 0.01
+# Bytes of one text: a tokenizer has all of it at once.
+_LONGEST_TEXT: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def read_transcript(file: TensorFile[TranscriptHeader]) -> Transcript:
 def _texts(file: TensorFile[TranscriptHeader], source: str) -> tuple[str, ...]:
     data = file.read(TEXTS).numpy().tobytes()
     try:
-        return tuple(data[start:stop].decode() for start, stop in _spans(file, len(data), 1, len(data), source))
+        return tuple(data[start:stop].decode() for start, stop in _spans(file, len(data), 1, _LONGEST_TEXT, source))
     except UnicodeDecodeError:
         raise ArtifactError(f"{source}: a text is not UTF-8") from None
 

@@ -105,6 +105,15 @@ def test_the_student_is_a_secret_first_master_that_names_what_it_learned_from(
     export(out, out=tmp_path / "peft")
 
 
+def test_a_students_base_can_be_private_and_stays_so(transcript, roberta, tmp_path):
+    one = replace(RECIPE, steps=1)
+    learn(roberta, [transcript], tmp_path / "first", train_spec=one, private_base=True)
+    learn(tmp_path / "first", [transcript], tmp_path / "second", train_spec=one, base=roberta)
+    specs = [header_of(tmp_path / name).spec for name in ("first", "second")]
+    assert [spec.model.base.private for spec in specs] == [True, True]
+    assert specs[0].base_weights == specs[1].base_weights is not None
+
+
 def test_equal_arguments_give_equal_bytes_in_any_order_of_teachers(classifier, transcript, roberta, tmp_path):
     again, other = tmp_path / "again", tmp_path / "other"
     publish(classifier, again)
