@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from msgspec.structs import replace
+from torch import Tensor
 
 from fedlpp_cli.artifact import store
 from fedlpp_cli.errors import LineageError, UsageError
@@ -15,8 +17,8 @@ from fedlpp_cli.records.specs import DEFAULT_STEPS, LoraSpec, TaskSpec, TrainSpe
 from fedlpp_cli.records.transcripts import DistillationLoss, DistillSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.rounding import six_digits
-from fedlpp_cli.steps.distill_models import find_student
-from fedlpp_cli.steps.init import write_first_master
+from fedlpp_cli.steps.distill_models import Student, find_student
+from fedlpp_cli.steps.init import MasterResult, write_first_master
 from fedlpp_cli.steps.inputs import RefLike, choose_device, open_tensors
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.kinds import task_for
@@ -27,7 +29,7 @@ from fedlpp_cli.tasks.vocabulary import vocabulary_of
 from fedlpp_cli.training.distilling import DistillGradient, lessons_of
 from fedlpp_cli.training.gates import check_trained, loss_warning
 from fedlpp_cli.training.limits import check_fits
-from fedlpp_cli.training.loop import guessing_loss, train
+from fedlpp_cli.training.loop import TrainedRun, guessing_loss, train
 
 
 class Taught(Record, frozen=True, kw_only=True):
@@ -59,6 +61,16 @@ class DistillResult(Record, frozen=True, kw_only=True):
     n_steps: int
     loss_first: float
     loss_last: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A student after its training: the adapter's tensors by component, how it went, and how many inputs were cut."""
+
+    values: dict[str, Tensor]
+    run: TrainedRun
+    n_cut: int
     warnings: tuple[str, ...]
 
 
@@ -119,50 +131,82 @@ def distill_train(
         if found.master is not None and max_length is not None:
             raise UsageError("--max-length: a master says its task itself")
         ordered = sorted(given, key=lambda one: one.sha256)
-        task = task_for(found.model.task, open_tokenizer(found.folder), {})
-        n_outcomes, answers = _answers(ordered, task)
-        lessons = [lesson for number, one in enumerate(ordered) for lesson in lessons_of(one, number, task)]
-        adapted = found.open(choose_device(device), recipe.compute)
-        check_fits(adapted.model, task.spec.max_length, lessons)
-        run = train(
-            adapted,
-            task,
-            lessons,
-            recipe,
-            labels=("distill", seed, *(one.sha256 for one in ordered)),
-            gradient=DistillGradient(
-                adapted, task, answers, recipe, n_outcomes=n_outcomes, loss=loss, temperature=distill.temperature
-            ),
-            on_step=lambda done: on_progress(f"learning, loss {done.loss:.4f}", done.step, done.total),
-        )
-        values = adapted.values()
-        check_trained({name: value - found.values[name] for name, value in values.items()})
+        learned = _learn(found, ordered, recipe, loss, distill.temperature, seed, choose_device(device), on_progress)
         parents = {"transcript": tuple(one.sha256 for one in ordered)}
         made = write_first_master(
             place,
             found.model,
-            values,
+            learned.values,
             seed=found.seed,
             base_weights=found.base_weights,
             parents=parents if found.master is None else {**parents, "student": (found.master,)},
             force=force,
         )
+    return _result(made, given, learned, recipe, loss, distill.temperature)
+
+
+def _learn(
+    student: Student,
+    transcripts: Sequence[Transcript],
+    recipe: TrainSpec,
+    loss: DistillationLoss,
+    temperature: float,
+    seed: int,
+    device: str,
+    on_progress: Progress,
+) -> _Learned:
+    """Train the student on transcripts, in their order.
+
+    Raises:
+        LineageError: a transcript that does not fit.
+        ModelError, GateError: as the opening and the training of a client's model.
+    """
+    task = task_for(student.model.task, open_tokenizer(student.folder), {})
+    n_outcomes, answers = _answers(transcripts, task)
+    lessons = [lesson for number, one in enumerate(transcripts) for lesson in lessons_of(one, number, task)]
+    adapted = student.open(device, recipe.compute)
+    check_fits(adapted.model, task.spec.max_length, lessons)
+    run = train(
+        adapted,
+        task,
+        lessons,
+        recipe,
+        labels=("distill", seed, *(one.sha256 for one in transcripts)),
+        gradient=DistillGradient(
+            adapted, task, answers, recipe, n_outcomes=n_outcomes, loss=loss, temperature=temperature
+        ),
+        on_step=lambda done: on_progress(f"learning, loss {done.loss:.4f}", done.step, done.total),
+    )
+    values = adapted.values()
+    check_trained({name: value - student.values[name] for name, value in values.items()})
     warning = loss_warning(run.loss_first, run.loss_last, guessing_loss(adapted, task))
+    n_cut = sum(lesson.was_cut for lesson in lessons)
+    return _Learned(values, run, n_cut, () if warning is None else (warning,))
+
+
+def _result(
+    made: MasterResult,
+    transcripts: Sequence[Transcript],
+    learned: _Learned,
+    recipe: TrainSpec,
+    loss: DistillationLoss,
+    temperature: float,
+) -> DistillResult:
     return DistillResult(
         path=made.path,
         sha256=made.sha256,
         federation=made.federation,
         model_type=made.model_type,
         n_parameters=made.n_parameters,
-        transcripts=tuple(_taught(one) for one in given),
-        n_cut=sum(lesson.was_cut for lesson in lessons),
+        transcripts=tuple(_taught(one) for one in transcripts),
+        n_cut=learned.n_cut,
         train=recipe,
         loss=loss,
-        temperature=distill.temperature,
-        n_steps=run.n_steps,
-        loss_first=six_digits(run.loss_first),
-        loss_last=six_digits(run.loss_last),
-        warnings=() if warning is None else (warning,),
+        temperature=temperature,
+        n_steps=learned.run.n_steps,
+        loss_first=six_digits(learned.run.loss_first),
+        loss_last=six_digits(learned.run.loss_last),
+        warnings=learned.warnings,
     )
 
 

@@ -35,9 +35,9 @@ from fedlpp_cli.steps.rerun import Rerun, rerun_masters
 
 # How much older than its child a parent is: (child's kind, role) to rounds.
 _ROUNDS_BACK: Final = {("master", "master"): 1, ("master", "package"): 1, ("master", "update"): 1}
-_ROLES: Final = {"master", "proxy", "package", "update", "base", "transcript"}
+_ROLES: Final = {"master", "proxy", "package", "update", "base"}
 # What a first master began with: it is of another federation, or of none.
-_ORIGINS: Final = {"student", "transcript"}
+_ORIGINS: Final = {"student": "master", "transcript": "transcript"}
 
 
 class Verified(Record, frozen=True, kw_only=True):
@@ -181,7 +181,7 @@ def _check_parents(child: _Seen, by_digest: dict[str, _Seen], *, complete: bool)
 
 def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
     expected = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
-    if role in _ROLES and parent.header.kind != role:
+    if role in {*_ROLES, *_ORIGINS} and parent.header.kind != _ORIGINS.get(role, role):
         raise LineageError(f"{child.path}: its {role} is {parent.path}, which is {spell_kind(parent.header.kind)}")
     if role in _ORIGINS:
         return

@@ -103,6 +103,9 @@ def test_the_student_is_a_secret_first_master_that_names_what_it_learned_from(
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert verify([out, transcript, classifier.master(1)]).missing == 3  # the teacher's own
     export(out, out=tmp_path / "peft")
+    odd = reforge(out, tmp_path / "odd", kind=MasterHeader, parents={"student": (sha256_of(transcript),)})
+    with pytest.raises(LineageError, match=r"its student is .* which is a transcript"):
+        verify([odd, transcript])
 
 
 def test_a_students_base_can_be_private_and_stays_so(transcript, roberta, tmp_path):
