@@ -3,8 +3,8 @@
     from fedlpp_cli import init, quantize, pack, client_train, aggregate, evaluate
 
 Each function does what the command of its name does: it reads artifacts, writes artifacts, and returns a frozen
-result. The twin of `fedlpp import` is `import_adapter`. Settings are records of `fedlpp_cli.records.specs`. Nothing
-heavy is imported before a function is asked for.
+result. The twin of `fedlpp import` is `import_adapter`, those of `fedlpp distill` are `distill_publish` and
+`distill_train`. Settings are records of `fedlpp_cli.records`. Nothing heavy is imported before a function is asked for.
 """
 
 import importlib
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fedlpp_cli.steps.audit_update import audit_update
     from fedlpp_cli.steps.budget import budget
     from fedlpp_cli.steps.client_train import client_train
+    from fedlpp_cli.steps.distill_publish import distill_publish
+    from fedlpp_cli.steps.distill_train import distill_train
     from fedlpp_cli.steps.evaluate import evaluate
     from fedlpp_cli.steps.export import export
     from fedlpp_cli.steps.import_adapter import import_adapter
@@ -40,6 +42,8 @@ __all__ = [
     "audit_update",
     "budget",
     "client_train",
+    "distill_publish",
+    "distill_train",
     "evaluate",
     "export",
     "import_adapter",

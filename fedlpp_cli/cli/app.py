@@ -10,6 +10,8 @@ from fedlpp_cli.cli.commands.aggregate import aggregate
 from fedlpp_cli.cli.commands.audit import audit
 from fedlpp_cli.cli.commands.budget import budget
 from fedlpp_cli.cli.commands.client_train import client_train
+from fedlpp_cli.cli.commands.distill import publish as distill_publish
+from fedlpp_cli.cli.commands.distill import train as distill_train
 from fedlpp_cli.cli.commands.evaluate import evaluate
 from fedlpp_cli.cli.commands.export import export
 from fedlpp_cli.cli.commands.import_adapter import import_adapter
@@ -30,14 +32,23 @@ OWNER = "Model owner"
 CLIENT = "Data holder"
 EITHER = "Either"
 
-app = typer.Typer(
-    name="fedlpp",
-    cls=FedlppGroup,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+
+def _typer(name: str, text: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=text,
+        cls=FedlppGroup,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = _typer("fedlpp")
+distill = _typer(
+    "distill", "Teach by answers to synthetic inputs: no parameters travel, no rows, and nobody aggregates."
 )
 
 for name, function, panel in (
@@ -61,6 +72,10 @@ for name, function, panel in (
     ("log", log, EITHER),
 ):
     command(app, name, panel=panel)(function)
+
+command(distill, "distill publish")(distill_publish)
+command(distill, "distill train")(distill_train)
+app.add_typer(distill, rich_help_panel=EITHER)
 
 
 def _print_version(asked: bool) -> None:

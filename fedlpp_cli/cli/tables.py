@@ -5,12 +5,13 @@ from typing import Any, Final
 
 from fedlpp_cli.cli.audit_tables import audit
 from fedlpp_cli.cli.audit_update_tables import update_audit
-from fedlpp_cli.cli.blocks import Block, print_block, size
+from fedlpp_cli.cli.blocks import Block, print_block, size, train_text
 from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
+from fedlpp_cli.cli.distill_tables import learned, transcript
 from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.log_tables import log
@@ -31,16 +32,6 @@ def render(command: str, result: Any, *, quiet: bool) -> None:
     path = getattr(result, "path", None)
     if path is not None and command not in _READERS:
         print(printable(str(path)))
-
-
-def _train_text(train: Any) -> str:
-    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
-    batch = f"batch {train.batch_size}" + (
-        f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
-    )
-    proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
-    control = ", control variates" if train.control_variates else ""
-    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}{control}"
 
 
 def _quantize_text(quantize: Any) -> str:
@@ -78,7 +69,7 @@ def _pack(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", result.round),
         ("for", result.client or "any client"),
-        ("recipe", _train_text(result.train)),
+        ("recipe", train_text(result.train)),
         ("updates", _quantize_text(result.update)),
         ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
         ("signed with", ", ".join(fingerprint[:12] for fingerprint in result.signed_with)),
@@ -96,7 +87,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("client", result.client),
         ("signed by", signers_text(result.signers)),
         ("data", f"{result.n_examples} examples{cut}"),
-        ("training", _train_text(result.train)),
+        ("training", train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
         ("compute", compute_text(result.compute)),
         ("privacy", privacy_text(result.privacy)),
@@ -273,6 +264,8 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "aggregate": _aggregate,
     "evaluate": evaluation,
     "audit": _audit,
+    "distill publish": transcript,
+    "distill train": learned,
     "export": _export,
     "inspect": _inspect,
     "verify": verify,
