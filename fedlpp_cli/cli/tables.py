@@ -41,6 +41,7 @@ def _quantize_text(quantize: Any) -> str:
     if not quantize.is_rounded:
         return "full precision"
     text = f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}, {quantize.scale} scales"
+    text += ", symmetric levels" if quantize.codebook == "symmetric" else ""
     text += {"nearest": "", "up": " rounded up", "fit": " that fit"}[quantize.scale_rounding]
     return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 

@@ -53,7 +53,7 @@ _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {
 # With an option of that value, these fields of the file have no meaning, and are not looked at.
 _WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] = {
     QuantSpec: {
-        ("bits", "full"): ("rounding", "rounding_seed", "scale_rounding", "groups"),
+        ("bits", "full"): ("rounding", "rounding_seed", "scale_rounding", "groups", "codebook"),
         ("rounding", "nearest"): ("rounding_seed",),
     }
 }

@@ -230,4 +230,5 @@ def _spell(quantize: QuantSpec) -> str:
     if not quantize.is_rounded:
         return "full precision"
     drawn = "" if quantize.rounding == "nearest" else f", {quantize.rounding}"
-    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}"
+    levels = ", symmetric levels" if quantize.codebook == "symmetric" else ""
+    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}{levels}"
