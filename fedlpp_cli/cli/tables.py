@@ -10,6 +10,7 @@ from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
+from fedlpp_cli.cli.mask_tables import mask_text
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
@@ -61,8 +62,10 @@ def _quantize(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
         ("rank", result.rank),
+        ("mask", mask_text(result.mask, result.client, result.visible)),
         ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters{control}, {in_fp16} in fp16"),
         ("quantized base", result.base),
+        *(("warning", warning) for warning in result.warnings),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
     if result.sha256 is None:

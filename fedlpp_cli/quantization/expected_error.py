@@ -5,7 +5,7 @@ exactly is measured by `fedlpp quantize --dry-run`.
 """
 
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,7 @@ def _error(levels: _Kind, block: int, scale_rounding: ScaleRounding, stochastic:
         mantissa, exponent = np.frexp(scales)
         scales = np.ldexp(np.ceil(mantissa * 16) / 16, exponent)
     if scale_rounding == "fit":
-        shares = () if levels in {"int8", "fp4"} else fitted_shares(levels)
-        tried = [scales * share for share in shares]
+        tried = [scales * share for share in fitted_shares(cast("Table", levels))]
         errors = [np.square(_nearest(rows, some, table) - rows).sum(axis=1) for some in tried]
         scales = np.stack(tried)[np.argmin(errors, axis=0), np.arange(len(rows))]
     z = rows / scales

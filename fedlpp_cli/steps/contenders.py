@@ -28,7 +28,7 @@ from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.quantization.tensors import round_tensor
-from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
+from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, ProxySpec, spell_kind
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -158,7 +158,7 @@ class Line:
         def nothing() -> Mapping[str, Tensor]:
             return {name: torch.zeros(shape) for name, shape in spec.shapes.items()}
 
-        detail = f"round {proxy.header.round}, {_spell(spec.quantize)}"
+        detail = f"round {proxy.header.round}, {_spell(spec.quantize)}{_spell_mask(spec)}"
         row = Contender(
             f"{label} proxy".strip(),
             "proxy",
@@ -224,6 +224,12 @@ def _split_label(artifact: RefLike) -> tuple[str, RefLike]:
     if match is None or Path(str(artifact)).exists():
         return "", artifact
     return match[1], match[2]
+
+
+def _spell_mask(spec: ProxySpec) -> str:
+    if spec.mask is None:
+        return ""
+    return f", masks {spec.mask.server:g} and {spec.mask.client:g}" + (f" of {spec.client}" if spec.client else "")
 
 
 def _spell(quantize: QuantSpec) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from fedlpp_cli.cli import attack_options as a
 from fedlpp_cli.cli import compute_options as c
+from fedlpp_cli.cli import mask_options as m
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
@@ -204,6 +205,7 @@ def _federation(settings: Settings, base: str | None, seed: int | None, referenc
         task=settings.resolve(TaskSpec),
         lora=settings.resolve(LoraSpec),
         quantize=settings.resolve(QuantSpec),
+        mask=m.mask_of(settings),
         base_quantize=settings.resolve(BaseQuantSpec),
         train=settings.resolve(TrainSpec),
         update=settings.resolve(QuantSpec, "update"),
