@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.adapters.control_tensors import control_name, with_control
+from fedlpp_cli.adapters.masks import mask_layout, row_factors
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError, UsageError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
-from fedlpp_cli.records.headers import ProxyHeader, UpdateHeader
+from fedlpp_cli.records.headers import ProxyHeader, ProxySpec, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
 from fedlpp_cli.records.tensor_groups import common_groups, unknown_groups
 
@@ -33,13 +34,23 @@ def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
     }
 
 
+def whole_layout(spec: ProxySpec) -> Layout:
+    """Name to (dtype, shape) of every tensor in a proxy with that header: control variates and masks too."""
+    sent = with_control(spec.shapes, spec.control_variates)
+    return {**proxy_layout(sent, spec.quantize), **mask_layout(spec.shapes, spec.mask)}
+
+
 def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
-    """What the proxy says of a component, float32.
+    """What the proxy says of a component, float32: masked rows are zero, and what is left is scaled.
 
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    return _read_rounded(proxy, component, shape_of(proxy, component))
+    import torch
+
+    value = _read_rounded(proxy, component, shape_of(proxy, component))
+    factors = row_factors(proxy, component)
+    return value if factors is None else value * torch.from_numpy(factors).float().unsqueeze(1)
 
 
 def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | None":
@@ -78,8 +89,7 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
     Raises:
         ArtifactError: naming the first difference.
     """
-    spec = proxy.header.spec
-    expected = proxy_layout(with_control(spec.shapes, spec.control_variates), spec.quantize)
+    expected = whole_layout(proxy.header.spec)
     found = layout_of(proxy.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
+from fedlpp_cli.adapters.masks import row_factors
 from fedlpp_cli.adapters.proxy_tensors import Rounded
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.received import Received
@@ -101,7 +102,8 @@ def _factors(file: Rounded, module: str, shapes: Mapping[str, Shape], *, compile
         torch.from_numpy(read_values(file, name, shapes[name], compiled=compiled)).double()
         for name in (factor_b(module), factor_a(module))
     )
-    return b, a
+    factors = row_factors(file, factor_b(module))
+    return (b if factors is None else b * torch.from_numpy(factors).unsqueeze(1)), a
 
 
 def _is_large(received: Sequence[Received]) -> bool:

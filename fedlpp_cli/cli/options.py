@@ -12,6 +12,7 @@ from fedlpp_cli.records.specs import (
     BaseFormat,
     BaseQuantSpec,
     Bits,
+    Codebook,
     ComputeType,
     EvaluateSpec,
     LoraSpec,
@@ -130,6 +131,10 @@ ModulesToSaveOpt = Annotated[
 BitsOpt = Annotated[Bits | None, of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
 BlockOpt = Annotated[int | None, of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
 ScaleOpt = Annotated[ScaleType | None, of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
+CodebookOpt = Annotated[
+    Codebook | None,
+    of(QuantSpec, "codebook", "FedLPP's levels, or FedQSN's: as many below 0 as above.", panel=ROUNDING),
+]
 RoundingOpt = Annotated[
     Rounding | None,
     of(QuantSpec, "rounding", "The nearest level, or a draw between the two around.", panel=ROUNDING),
@@ -242,6 +247,10 @@ UpdateBlockOpt = Annotated[
 UpdateScaleOpt = Annotated[
     ScaleType | None,
     of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
+]
+UpdateCodebookOpt = Annotated[
+    Codebook | None,
+    of(FULL_PRECISION, "codebook", "Levels of an update.", panel=UPDATE, flag="--update-codebook"),
 ]
 UpdateScaleRoundingOpt = Annotated[
     ScaleRounding | None,

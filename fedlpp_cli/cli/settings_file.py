@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.settings import Settings
 from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
@@ -118,6 +119,7 @@ def federation_of(
         lora=settings.resolve(LoraSpec),
         quantize=settings.resolve(QuantSpec),
         proxy_rank=settings.file.proxy_rank,
+        mask=settings.resolve(MaskSpec),
         base_quantize=settings.resolve(BaseQuantSpec),
         train=settings.resolve(TrainSpec),
         update=settings.resolve(QuantSpec, "update"),

@@ -15,6 +15,7 @@ from fedlpp_cli.cli.distill_tables import learned, transcript
 from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.log_tables import log
+from fedlpp_cli.cli.mask_tables import mask_text
 from fedlpp_cli.cli.plan_tables import plan
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
@@ -38,6 +39,7 @@ def _quantize_text(quantize: Any) -> str:
     if not quantize.is_rounded:
         return "full precision"
     text = f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}, {quantize.scale} scales"
+    text += ", symmetric levels" if quantize.codebook == "symmetric" else ""
     text += {"nearest": "", "up": " rounded up", "fit": " that fit"}[quantize.scale_rounding]
     return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 
@@ -57,8 +59,10 @@ def _quantize(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
         ("rank", result.rank),
+        ("mask", mask_text(result.mask, result.client, result.visible)),
         ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters{control}, {in_fp16} in fp16"),
         ("quantized base", result.base),
+        *(("warning", warning) for warning in result.warnings),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
     if result.sha256 is None:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from fedlpp_cli.aggregation.masks import check_mask_options
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -32,6 +34,7 @@ class FederationSpec:
     lora: LoraSpec = field(default_factory=LoraSpec)
     quantize: QuantSpec = field(default_factory=QuantSpec)
     proxy_rank: int | None = None
+    mask: MaskSpec = field(default_factory=MaskSpec)
     base_quantize: BaseQuantSpec = field(default_factory=BaseQuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(steps=DEFAULT_STEPS))
     update: QuantSpec = FULL_PRECISION
@@ -47,6 +50,9 @@ class FederationSpec:
         if (self.reference is not None) != (self.aggregate.rule == "fltrust"):
             raise UsageError("rule fltrust and --reference go together")
         check_options(self.aggregate, has_reference=self.reference is not None)
+        check_mask_options(self.aggregate, masked=self.mask.hides)
+        if self.mask.hides and self.train.control_variates:
+            raise UsageError("[mask]: masks do not go with [train] control_variates")
         if self.aggregate.client_noise_multiplier is not None:
             raise UsageError(
                 "[aggregate] client_noise_multiplier: its noise is secret, and a simulation can be repeated",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.masks import mask_layout
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
 from fedlpp_cli.adapters.ranks import shapes_of_rank
@@ -96,6 +97,8 @@ def plan_simulation(
     check_groups(shapes, federation.quantize)
     shapes = shapes_of_rank(shapes, federation.proxy_rank or spec.model.lora.rank)
     down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
+    if federation.mask.hides:
+        down += layout_bytes(mask_layout(shapes, federation.mask))
     if spec.model.base.private:
         groups = (
             base_groups(open_folder(base_copy, BaseHeader))

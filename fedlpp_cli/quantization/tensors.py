@@ -14,7 +14,7 @@ from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import dynamic_map
 from fedlpp_cli.quantization.codec import decode, encode
 from fedlpp_cli.quantization.given_scales import encode_with
-from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape
+from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, table_of
 from fedlpp_cli.quantization.scales import block_scales, fit, round_up
 from fedlpp_cli.quantization.stochastic import stream_key
 from fedlpp_cli.records.specs import QuantSpec
@@ -37,7 +37,7 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
         check_finite(values, name=name)
         return {"": values.detach().float().clone()}
     if spec.rounding == "nearest" and spec.scale_rounding == "nearest":
-        codes, scales = encode(values, spec.bits, spec.block)
+        codes, scales = encode(values, table_of(spec), spec.block)
         if not scales.isfinite().all():
             check_finite(values, name=name)
         return {"codes": codes, **_scale_parts(scales, spec, name=name)}
@@ -49,7 +49,7 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
         # beyond that scale (fp16 and double quantization can round it down) gets the outermost level.
         scales = stored_scales(stored, spec)
         key = stream_key(spec.rounding_seed, name, values)
-    return {"codes": encode_with(values, scales, spec.bits, spec.block, key=key), **stored}
+    return {"codes": encode_with(values, scales, table_of(spec), spec.block, key=key), **stored}
 
 
 def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec) -> Tensor:
@@ -63,7 +63,7 @@ def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec
     scales = stored_scales(parts, spec)
     if not scales.isfinite().all():
         raise ValueError("a scale is not finite")
-    return decode(parts["codes"], scales, math.prod(shape), spec.bits, spec.block).reshape(shape)
+    return decode(parts["codes"], scales, math.prod(shape), table_of(spec), spec.block).reshape(shape)
 
 
 def round_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
@@ -90,7 +90,7 @@ def _scales(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
     if spec.scale_rounding == "nearest" or spec.bits == "full":
         return scales
     if spec.scale_rounding == "fit":
-        return fit(values, spec.bits, spec.block)
+        return fit(values, table_of(spec), spec.block)
     grid = round_up(scales)
     if not grid.isfinite().all():
         raise GateError(

@@ -13,6 +13,7 @@ from fedlpp_cli.errors import ArtifactError, LineageError
 from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
 from fedlpp_cli.records.format_version import is_newer_minor
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
@@ -122,13 +123,20 @@ class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
 class ProxySpec(Record, frozen=True, kw_only=True):
     """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape.
 
-    The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
+    The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components. With
+    `mask` rows are missing; `client`: from whom, None for the same from all.
     """
 
     model: ModelSpec
     quantize: QuantSpec
     shapes: dict[str, Shape]
     control_variates: bool = False
+    mask: MaskSpec | None = None
+    client: PartyName | None = None
+
+    def __post_init__(self) -> None:
+        if (self.client is not None) != (self.mask is not None and self.mask.client > 0):
+            raise ValueError("client: a proxy is one client's if, and only if, its mask hides something from each")
 
 
 class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):

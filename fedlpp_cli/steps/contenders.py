@@ -25,7 +25,7 @@ from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.progress import Progress
-from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader
+from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, LoraSpec, QuantSpec, TaskSpec
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -165,7 +165,9 @@ class Line:
             name=f"{one.label} proxy".strip(),
             role="proxy",
             round=proxy.header.round,
-            detail=_joined(f"round {proxy.header.round}", spell_rounding(spec.quantize), one.of_label),
+            detail=_joined(
+                f"round {proxy.header.round}", spell_rounding(spec.quantize), _spell_mask(spec), one.of_label
+            ),
             sha256=proxy.sha256,
             master=proxy.header.parent("master"),
             label=one.label,
@@ -238,8 +240,15 @@ def spell_rounding(quantize: QuantSpec) -> str:
     if not quantize.is_rounded:
         return "full precision"
     drawn = "" if quantize.rounding == "nearest" else f", {quantize.rounding}"
-    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}"
+    levels = ", symmetric levels" if quantize.codebook == "symmetric" else ""
+    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}{levels}"
 
 
 def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _spell_mask(spec: ProxySpec) -> str:
+    if spec.mask is None:
+        return ""
+    return f"masks {spec.mask.server:g} and {spec.mask.client:g}" + (f" of {spec.client}" if spec.client else "")

@@ -11,7 +11,7 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
-from fedlpp_cli.quantization.layout import max_codes
+from fedlpp_cli.quantization.layout import max_codes, table_of
 from fedlpp_cli.records.headers import (
     CheckpointHeader,
     FileEntry,
@@ -106,9 +106,9 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         n_values = None
     elif isinstance(file.header, StateHeader):
         n_values = n_parameters(residual_shapes(layout_of(file.tensors)))
-    elif isinstance(file.header, UpdateHeader) and (width := file.header.spec.quantize.bits) != "full":
+    elif isinstance(file.header, UpdateHeader) and (rounding := file.header.spec.quantize).bits != "full":
         codes = [info.n_bytes for info in file.tensors.values() if info.name.endswith(".codes")]
-        n_codes = sum(max_codes(n_bytes, width) for n_bytes in codes)
+        n_codes = sum(max_codes(n_bytes, table_of(rounding)) for n_bytes in codes)
         n_values, bits = None, round(8 * payload / n_codes, 4) if n_codes else None
     return _result(
         common,

@@ -52,11 +52,16 @@ class OpenPackage:
 
 
 def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> None:
-    """Refuse a package with control variates that nobody would use.
+    """Refuse a package with control variates that nobody would use, or with masks that are not its client's.
 
     Raises:
-        LineageError: the proxy holds them, the recipe does not ask for them.
+        LineageError: the proxy holds control variates and the recipe does not ask for them; it is another client's; it
+            has masks, and the recipe asks for control variates.
     """
+    if proxy.spec.client not in (None, package.spec.client):
+        raise LineageError(f"{source}: its proxy is for client {proxy.spec.client!r}, not {package.spec.client!r}")
+    if proxy.spec.mask is not None and package.spec.train.control_variates:
+        raise LineageError(f"{source}: its proxy has masks, which do not go with control variates")
     if proxy.spec.control_variates and not package.spec.train.control_variates:
         raise LineageError(f"{source}: its proxy holds control variates, its recipe does not ask for them")
 

@@ -143,6 +143,8 @@ def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
                 folder.proxy,
                 folder.package,
                 folder.reference,
+                *folder.proxies.values(),
+                *folder.packages.values(),
                 *folder.updates.values(),
                 *folder.states.values(),
             )

@@ -24,7 +24,8 @@ DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
     "quantize": (
-        "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates"
+        "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates "
+        "mask client visible warnings"
     ),
     "pack": "path sha256 federation round client train update n_files n_bytes ledger signed_with",
     "client-train": (
