@@ -17,6 +17,7 @@ from torch import Tensor
 from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
 from fedlpp_cli.adapters.control_tensors import CONTROL, control_name
 from fedlpp_cli.adapters.master_tensors import MOMENTS, NOISE_KEY, components_of, master_layout
+from fedlpp_cli.adapters.trained import trained_shapes
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.client_noise import ClientNoise
@@ -24,7 +25,7 @@ from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.module_products import ModuleProducts
-from fedlpp_cli.aggregation.optimizer_state import next_tensors
+from fedlpp_cli.aggregation.optimizer_state import next_tensors, unmoved_tensors
 from fedlpp_cli.aggregation.products import adapter_norms, squared_product
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.rules import Plan, check_numbers, clip_factors, make_plan
@@ -86,6 +87,11 @@ class Fold:
         """Component to shape."""
         return components_of(self.master)
 
+    @cached_property
+    def trained(self) -> dict[str, Shape]:
+        """Component to shape of what the round trains, which is what its updates hold."""
+        return trained_shapes(self.shapes, self.received[0].proxy.header.spec.factors)
+
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each client counts in the result."""
@@ -128,14 +134,19 @@ class Fold:
     def values(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every tensor of the next master, float32: a component, then its state and control variate.
 
-        Behind them, where there is noise, its key, uint8.
+        What the round does not train is as it was, to the bit. Behind them, where there is noise, its key, uint8.
 
         Raises:
             GateError: a value that is not finite, or as `plan`.
         """
         stack = self._stack(self.received)
         self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan), stack.is_compiled
-        for name, result in self._folding.results(self.shapes):
+        results = self._folding.results(self.trained)
+        for name in self.shapes:
+            if name not in self.trained:
+                yield from unmoved_tensors(self.master, name, self.spec).items()
+                continue
+            _, result = next(results)
             self.mean_squares = self._folding.squares
             if self.noise is not None:
                 self.noise.add_to(name, result)
@@ -236,7 +247,7 @@ class Fold:
     def _stack(self, received: Sequence[Received]) -> Stack:
         return Stack(
             [one.update for one in received],
-            self.shapes,
+            self.trained,
             threads=self.threads,
             own_shapes=[one.shapes for one in received],
         )

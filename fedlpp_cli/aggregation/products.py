@@ -7,7 +7,7 @@ tr(d_B' d_B t_A t_A'): the product itself, of the size of the model's weight, is
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -50,7 +50,7 @@ def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
 
     totals = [0.0] * len(received)
     with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(squares, factor_modules(received[0].shapes)):
+        for found in pool.map(squares, factor_modules(received[0].started_shapes)):
             totals = [total + squared for total, squared in zip(totals, found, strict=True)]
     return [_scaling(one) * math.sqrt(total) for one, total in zip(received, totals, strict=True)]
 
@@ -64,7 +64,7 @@ def adapter_norms(received: Sequence[Received], clip_factors: Sequence[float]) -
     """
     squares, compiled = [0.0] * len(received), _is_large(received)
     with one_thread():
-        for module in factor_modules(received[0].shapes):
+        for module in factor_modules(received[0].started_shapes):
             started = started_factors(received, module, compiled=compiled)
             for k, (one, factor) in enumerate(zip(received, clip_factors, strict=True)):
                 b, a = trained_factors(one, module, factor, started, compiled=compiled)
@@ -84,8 +84,8 @@ def started_factors(
 
 
 def changed_factors(one: Received, module: str, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
-    """What an update says of B and A, float64."""
-    return _factors(one.update, module, one.shapes, compiled=compiled)
+    """What an update says of B and A, float64; zeros of one that the round does not train."""
+    return _factors(one.update, module, one.started_shapes, compiled=compiled, present=one.shapes)
 
 
 def trained_factors(
@@ -96,9 +96,13 @@ def trained_factors(
     return b + clip_factor * change_b, a + clip_factor * change_a
 
 
-def _factors(file: Rounded, module: str, shapes: Mapping[str, Shape], *, compiled: bool) -> tuple[Tensor, Tensor]:
+def _factors(
+    file: Rounded, module: str, shapes: Mapping[str, Shape], *, compiled: bool, present: Container[str] | None = None
+) -> tuple[Tensor, Tensor]:
     b, a = (
         torch.from_numpy(read_values(file, name, shapes[name], compiled=compiled)).double()
+        if present is None or name in present
+        else torch.zeros(shapes[name], dtype=torch.float64)
         for name in (factor_b(module), factor_a(module))
     )
     return b, a

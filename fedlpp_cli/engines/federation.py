@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_named
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -27,6 +30,7 @@ class FederationSpec:
 
     base: RefLike | None = None
     private_base: bool = False
+    method: str = METHOD
     seed: int = 0
     task: TaskSpec = field(default_factory=TaskSpec)
     lora: LoraSpec = field(default_factory=LoraSpec)
@@ -36,6 +40,17 @@ class FederationSpec:
     update: QuantSpec = FULL_PRECISION
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
     reference: str | None = None
+
+    def check_method(self) -> None:
+        """Refuse before any work what the method does not go with.
+
+        Raises:
+            UsageError: no such method, or the reason.
+        """
+        asked = Asked(
+            lora=self.lora, quantize=self.quantize, train=self.train, update=self.update, aggregate=self.aggregate
+        )
+        method_named(self.method).check(asked)
 
     def check_rule(self) -> None:
         """Refuse before any work options of a rule that do not go together.

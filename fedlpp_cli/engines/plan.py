@@ -6,6 +6,7 @@ from pathlib import Path
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
+from fedlpp_cli.adapters.trained import trained_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
@@ -15,6 +16,7 @@ from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.partition import sample_clients
 from fedlpp_cli.engines.roles import assign_roles
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.models.adapted import component_shapes
 from fedlpp_cli.models.base_folder import model_type_of
 from fedlpp_cli.models.first_values import resolve_lora
@@ -62,6 +64,7 @@ def plan_simulation(
     *,
     master: Path | None,
     base_copy: Path,
+    round_number: int,
     n_left: int,
     clients_per_round: int | None,
     attack: AttackSpec | None,
@@ -76,7 +79,8 @@ def plan_simulation(
         source: whose data is whose.
         master: the newest one; None before there is any.
         base_copy: where the quantized copy of a private base lies, or will.
-        n_left: rounds that are not played yet.
+        round_number: the first of the rounds that are not played yet.
+        n_left: how many there are.
         clients_per_round: how many take part; None for all.
         attack: who is against the owner, and how; None for nobody.
         columns: field name to column name, where the data calls them otherwise.
@@ -101,12 +105,13 @@ def plan_simulation(
             else planned_base_groups(plan_quantized_base(folder, spec, federation.base_quantize)[0])
         )
         down += sum(group.n_bytes for group in groups)
+    plan = method_named(federation.method).plan(spec, round_number)
     return SimulationPlan(
         n_rounds=n_left,
         clients_per_round=len(chosen),
         clients=_planned(federation, clients, on_progress),
         bytes_down=down,
-        bytes_up=layout_bytes(proxy_layout(shapes, federation.update)),
+        bytes_up=layout_bytes(proxy_layout(trained_shapes(shapes, plan), federation.update)),
         attackers=tuple(sorted(roles.attackers)),
         reference=federation.reference,
     )

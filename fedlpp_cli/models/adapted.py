@@ -1,6 +1,6 @@
 """A base model with an adapter on it, whose tensors can be set and read by component name."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -94,6 +94,11 @@ class AdaptedModel:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(values[name])
+
+    def let_train(self, components: Container[str]) -> None:
+        """From now on a backward pass gives gradients to these components, and to no other."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in components)
 
     def values(self) -> dict[str, Tensor]:
         """A float32 copy of every component, on the CPU."""

@@ -13,6 +13,7 @@ from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.audits import AuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
+from fedlpp_cli.records.methods import BOTH, METHOD, FactorPlan, MethodName
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -48,7 +49,6 @@ from fedlpp_cli.records.specs import (
 from fedlpp_cli.version import __version__
 
 FORMAT: Final = "1.1"
-METHOD: Final = "fedlpp"
 PRODUCER: Final = f"fedlpp {__version__}"
 MAX_HEADER_BYTES: Final = 2 * 2**20
 
@@ -67,7 +67,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
     format: str = FORMAT
     federation: Digest | None
     round: Count
-    method: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = METHOD
+    method: MethodName = METHOD
     parents: dict[str, tuple[Digest, ...]]
     producer: Annotated[str, Meta(max_length=64)] = PRODUCER
 
@@ -121,12 +121,14 @@ class ProxySpec(Record, frozen=True, kw_only=True):
     """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape.
 
     The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
+    `factors`: what the round trains, and so what its updates hold.
     """
 
     model: ModelSpec
     quantize: QuantSpec
     shapes: dict[str, Shape]
     control_variates: bool = False
+    factors: FactorPlan = BOTH
 
 
 class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):

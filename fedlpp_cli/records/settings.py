@@ -71,6 +71,7 @@ class FederationFile(Record, frozen=True, kw_only=True):
     seed: Annotated[Count | None, Meta(description="every value drawn depends on it")] = None
     base: Annotated[str | None, Meta(description="the base model: a folder, or hf://owner/repo")] = None
     private_base: Annotated[bool | None, Meta(description="clients only see a quantized copy of the base")] = None
+    method: Annotated[str | None, Meta(description="what the federation goes by; `fedlpp methods` lists them")] = None
     test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
     task: dict[str, Any] = {}
     lora: dict[str, Any] = {}

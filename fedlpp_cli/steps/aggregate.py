@@ -6,9 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
-from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.fold import Fold
-from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.aggregation.threads import one_thread
@@ -17,8 +15,11 @@ from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.run_folder import report_beside
-from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
-from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.artifact.tensor_file import write_tensors
+from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.finish import finished
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import (
     MasterHeader,
@@ -37,10 +38,10 @@ from fedlpp_cli.steps.client_privacy import (
     noise_of,
     planned_privacy,
 )
-from fedlpp_cli.steps.inputs import RefLike, check_parent, federation_of, open_tensors
+from fedlpp_cli.steps.inputs import RefLike, federation_of, open_tensors
 from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
-from fedlpp_cli.steps.packages import OpenPackage, open_package
-from fedlpp_cli.training.schedule import learning_rate_sum
+from fedlpp_cli.steps.packages import OpenPackage
+from fedlpp_cli.steps.sent_packages import check_ranks, open_sent, rate_sum
 
 
 class AggregateResult(Record, frozen=True, kw_only=True):
@@ -105,8 +106,8 @@ def aggregate(
             copy of another client's.
         GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
-        UsageError: a spec whose parts do not go together, dp-accounting missing where it is needed, or more updates
-            than this system lets a process open.
+        UsageError: a spec whose parts do not go together, or not with the federation's method, dp-accounting missing
+            where it is needed, or more updates than this system lets a process open.
         SecrecyError: `out` is on the Hub.
     """
     if not updates or not packages:
@@ -116,12 +117,13 @@ def aggregate(
     ledger = None if privacy_ledger is None else Path(privacy_ledger)
     with store.destination(target, message="", secret=True, force=force) as place, ExitStack() as files:
         opened = files.enter_context(open_tensors(master, MasterHeader))
-        spec = spec or AggregateSpec()
+        spec, method = spec or AggregateSpec(), method_of(opened.header, source=str(opened.path))
+        method.check(Asked(aggregate=spec))
         if spec.update_rule == 4 and opened.header.round >= (spec.n_rounds or 0):
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
-        sent = _open_sent(files, opened, packages)
+        sent = open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
-        _check_ranks(spec, opened, sent)
+        check_ranks(spec, opened, sent)
         check_client_privacy(spec, sent, ledger=ledger, noise_key=noise_key)
         threads = files.enter_context(one_thread())
         intake = take_in(
@@ -129,7 +131,7 @@ def aggregate(
         )
         own = None if reference is None else take_reference(files, reference, opened, sent, intake.received)
         noise = noise_of(spec, opened, sent, [one.update.sha256 for one in intake.received], noise_key)
-        fold = Fold(opened, intake.received, spec, threads, own, _rate_sum(sent), noise)
+        fold = Fold(opened, intake.received, spec, threads, own, rate_sum(sent), noise)
         privacy = planned_privacy(fold, ledger)
         products = product_norms(fold.received, threads=threads)
         if dry_run:
@@ -137,7 +139,7 @@ def aggregate(
         header = _next_header(fold, sent)
         layout = fold.layout
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
-            for number, (name, value) in enumerate(fold.values(), start=1):
+            for number, (name, value) in enumerate(finished(fold.values(), method.finish), start=1):
                 writer.write(name, value)
                 on_progress("aggregating", number, len(layout))
             if noise is not None:
@@ -149,62 +151,13 @@ def aggregate(
         return _result(fold, clients, intake, privacy, path=str(target), sha256=sha256, report=str(report))
 
 
-def _open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Sequence[RefLike]) -> list[OpenPackage]:
-    sent: list[OpenPackage] = []
-    for ref in packages:
-        package = open_package(ref)
-        files.callback(package.proxy.close)
-        check_parent(package.proxy.header, "master", master.sha256, source=package.name, parent=str(master.path))
-        check_proxy_of(package.proxy, master, source=package.name)
-        if package.proxy.header.spec.control_variates != master.header.spec.control_variates:
-            raise LineageError(f"{package.name} and {master.path}: one has control variates, the other has none")
-        for other in sent:
-            _check_beside(package, other)
-        sent.append(package)
-    return sent
-
-
-def _check_beside(package: OpenPackage, other: OpenPackage) -> None:
-    """Of one round there is one rounding of the master, and one proxy for each rank."""
-    ours, theirs = package.proxy.header, other.proxy.header
-    if ours.spec.model.lora.rank != theirs.spec.model.lora.rank:
-        same = (ours.spec.quantize, ours.parents) == (theirs.spec.quantize, theirs.parents)
-    else:
-        same = package.proxy.sha256 == other.proxy.sha256
-    if not same:
-        raise LineageError(f"{package.name} and {other.name} hold different proxies of one master")
-
-
-def _check_ranks(spec: AggregateSpec, master: TensorFile[MasterHeader], sent: Sequence[OpenPackage]) -> None:
-    full = master.header.spec.model.lora.rank
-    for package in sent:
-        rank = package.proxy.header.spec.model.lora.rank
-        if spec.update_rule != 1 and rank != full:
-            raise UsageError(
-                f"--update-rule {spec.update_rule}: it drops what the proxy has not, and that in {package.name} has "
-                f"rank {rank} of {full}",
-                hint="--update-rule 1",
-            )
-        if package.folder.header.spec.train.control_variates and rank != full:
-            raise UsageError(f"{package.name}: control variates go with rank {full}, the master's; this one has {rank}")
-
-
-def _rate_sum(sent: Sequence[OpenPackage]) -> float | None:
-    """Of the clients' learning rates, as control variates need it; None in a round without."""
-    found: list[tuple[str, float | None]] = []
-    for package in sent:
-        train = package.folder.header.spec.train
-        steps = train.steps if train.control_variates else None
-        found.append((package.name, None if steps is None else learning_rate_sum(train, steps)))
-    return same_rate_sum(found)
-
-
 def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
     before = fold.master.header.spec
     reference = {} if fold.reference is None else {"reference": (fold.reference.update.sha256,)}
     return MasterHeader(
         federation=federation_of(fold.master),
         round=fold.master.header.round + 1,
+        method=fold.master.header.method,
         parents={
             "master": (fold.master.sha256,),
             "package": tuple(sorted({package.folder.sha256 for package in sent})),
@@ -257,6 +210,7 @@ def _report(
     return ReportHeader(
         federation=header.federation,
         round=header.round,
+        method=header.method,
         parents={"master": (sha256,)},
         spec=AggregateReport(
             aggregate=fold.spec,

@@ -106,6 +106,7 @@ class Checkpoints:
         self._header = CheckpointHeader(
             federation=manifest.federation,
             round=manifest.round,
+            method=manifest.method,
             parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
             spec=CheckpointSpec(training=training, n_steps=1, n_tokens=0, loss_first=0.0, loss_last=0.0, values={}),
         )

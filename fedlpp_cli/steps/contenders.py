@@ -29,6 +29,7 @@ from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -67,6 +68,7 @@ class Line:
     base_quantize: BaseQuantSpec | None
     federation: str | None = None
     round: int = 0
+    method: str = METHOD
 
     def up(self, artifacts: Sequence[RefLike]) -> list[Contender]:
         """The contenders, a base only once.
@@ -112,6 +114,7 @@ class Line:
             )
         if self.federation is None:
             self.federation, self.round = file.header.federation or file.sha256, file.header.round
+            self.method = file.header.method
         return label, file
 
     def _of_master(self, label: str, file: TensorFile[MasterHeader], *, is_proxied: bool) -> list[Contender]:

@@ -146,6 +146,7 @@ def _report(line: Line, task: Task, rows: Data, spec: EvaluateSpec, scored: tupl
     return ReportHeader(
         federation=line.federation,
         round=line.round,
+        method=line.method,
         parents={"scored": tuple(sorted({row.artifact for row in scored if row.artifact is not None}))},
         spec=EvaluateReport(
             task=task.spec,

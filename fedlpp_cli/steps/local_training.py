@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read_control
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.models.adapted import AdaptedModel
@@ -30,7 +32,7 @@ from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
-from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
+from fedlpp_cli.training.gates import check_trained, check_untrained, check_update, loss_warning
 from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.limits import check_fits
 from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
@@ -143,22 +145,28 @@ def train_update(
             labels=(manifest.federation, manifest.round, client, *(private.labels if private else ())),
             gradient=gradient,
             sampler=sampler,
+            factors=opened.package.proxy.header.spec.factors,
             share=opened.share,
             on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}{epsilon}", done.step, done.total),
             watches=watches,
         )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
     check_trained(delta)
-    rounded = round_update(delta, manifest.spec.update, state.residual if state else None)
+    shapes = update_shapes(opened.package.proxy.header.spec)
+    check_untrained(delta, shapes)
+    residual = {} if state is None else state.residual
+    rounded = round_update({name: delta[name] for name in shapes}, manifest.spec.update, residual)
+    # What rounding took from a factor waits until the factor travels again.
+    waiting = {name: residual.get(name, torch.zeros_like(value)) for name, value in delta.items()}
     norm = check_update(rounded.values, manifest.spec.train.max_update_norm)
     metrics = _metrics(len(examples), run, norm, tells_losses=private is None)
     if manifest.spec.train.control_variates:
         own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
-    header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
+    header = _header(opened.package, client, metrics)
     if private is not None:
         header = replace(header, spec=replace(header.spec, privacy=private.privacy))
     warnings = _warnings(opened, len(examples), run, private)
-    return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own), warnings)
+    return TrainedUpdate(header, shapes, rounded, ClientState(waiting | rounded.residual, own), warnings)
 
 
 def foresee_again(trained: TrainedUpdate, private: PrivateTraining) -> TrainedUpdate:
@@ -242,6 +250,7 @@ def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateH
     return UpdateHeader(
         federation=manifest.federation,
         round=manifest.round,
+        method=manifest.method,
         parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
         spec=UpdateSpec(
             client=client,

@@ -19,6 +19,8 @@ from fedlpp_cli.artifact.release_ledger import (
 )
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import DigestError, LineageError, SecrecyError, UsageError
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.records.headers import (
     BaseHeader,
     FileEntry,
@@ -83,7 +85,8 @@ def pack(
         SecrecyError: a master instead of a proxy.
         SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level; a
-            proxy with control variates and a recipe without; one key twice.
+            proxy with control variates and a recipe without; one key twice; what the federation's method does not go
+            with.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
@@ -92,6 +95,7 @@ def pack(
         raise UsageError("--sign: the same key twice")
     spec = _spec(client, train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION)
     with _open_proxy(proxy) as opened:
+        method_of(opened.header, source=str(opened.path)).check(Asked(train=spec.train, update=spec.update))
         if opened.header.spec.control_variates and not spec.train.control_variates:
             raise UsageError(
                 f"--control-variates is missing: this federation has them since an earlier round, {opened.path} too",
@@ -177,6 +181,7 @@ def _manifest_for(
         return PackageHeader(
             federation=proxy.header.federation,
             round=proxy.header.round,
+            method=proxy.header.method,
             parents=parents,
             spec=spec,
             files=files,

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlpp_cli.adapters.proxy_tensors import check_proxy
+from fedlpp_cli.adapters.trained import check_plan
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact, open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.records.headers import BaseHeader, PackageHeader, ProxyHeader
 from fedlpp_cli.records.keys import PublicKey
+from fedlpp_cli.records.methods import BOTH
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent, public_base_folder
 
@@ -52,11 +54,15 @@ class OpenPackage:
 
 
 def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> None:
-    """Refuse a package with control variates that nobody would use.
+    """Refuse a package with control variates that nobody would use, and one whose factors do not all move.
 
     Raises:
-        LineageError: the proxy holds them, the recipe does not ask for them.
+        LineageError: the proxy holds control variates, the recipe does not ask for them; the recipe asks for them, and
+            the proxy does not train both factors; a plan that is not about the proxy's modules.
     """
+    check_plan(proxy.spec.factors, proxy.spec.shapes, source=source)
+    if package.spec.train.control_variates and proxy.spec.factors != BOTH:
+        raise LineageError(f"{source}: its recipe asks for control variates, its proxy does not train both factors")
     if proxy.spec.control_variates and not package.spec.train.control_variates:
         raise LineageError(f"{source}: its proxy holds control variates, its recipe does not ask for them")
 

@@ -15,6 +15,8 @@ from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.quantization.layout import Shape
@@ -82,11 +84,13 @@ def quantize(
     Raises:
         GateError: a weight that is not finite.
         UsageError: a private base without `base_out`; a rank that is not one to the master's; a group of tensors that
-            the adapter has not.
+            the adapter has not; what the federation's method does not go with.
+        LineageError: a method that this version does not know.
         ModelError: `base` is not the base of this federation.
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
+        method_of(opened.header, source=str(opened.path)).check(Asked(quantize=spec))
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
@@ -109,6 +113,7 @@ def quantize(
                 base_spec,
                 source=base_ref,
                 out=parse_ref(str(base_out)),
+                method=opened.header.method,
                 on_progress=on_progress,
             )
             groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
@@ -192,15 +197,18 @@ def _write_proxy(
     on_progress: Progress,
 ) -> None:
     sent, model = _sent(master, rank), _seen_by_clients(master.header.spec.model, rank)
+    method = method_of(master.header, source=str(master.path))
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
+        method=master.header.method,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
         spec=ProxySpec(
             model=model,
             quantize=spec,
             shapes=shapes_of_rank(components_of(master), rank),
             control_variates=master.header.spec.control_variates,
+            factors=method.plan(master.header.spec, master.header.round),
         ),
     )
     with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:

@@ -9,6 +9,7 @@ of levels that are scaled to a block's largest value does: that value is sent.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class RoundedUpdate:
 
 
 def round_update(
-    delta: Mapping[str, Tensor], spec: QuantSpec, residual: Mapping[str, Tensor] | None = None
+    delta: Mapping[str, Tensor], spec: QuantSpec, residual: Mapping[str, Tensor] = MappingProxyType({})
 ) -> RoundedUpdate:
     """Add the residual, round, and say what is left.
 
@@ -42,7 +43,7 @@ def round_update(
     Args:
         delta: trained adapter minus proxy, float32 by component.
         spec: how the package asks for updates.
-        residual: of this client's last round, float32 of the same shapes; None for none.
+        residual: of this client's earlier rounds, float32 of the same shapes; of a component that is not in it: none.
 
     Raises:
         GateError: a value that is not finite, or too large for an fp16 scale.
@@ -50,7 +51,7 @@ def round_update(
     result = RoundedUpdate({}, {}, {})
     for name, value in delta.items():
         # The sum in float64: what float32 would round off goes into the residual too.
-        wanted = value.double() if residual is None else value.double() + residual[name].double()
+        wanted = value.double() + residual[name].double() if name in residual else value.double()
         parts = _quantize(wanted.float(), spec, name=name)
         sent = dequantize_tensor(parts, tuple(value.shape), spec)
         result.parts.update({tensor_name(name, part): tensor for part, tensor in parts.items()})

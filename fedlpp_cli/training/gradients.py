@@ -35,7 +35,7 @@ class StepGradient:
 
 
 class Gradient(Protocol):
-    """Sets `grad` of every trainable tensor."""
+    """Sets `grad` of every tensor that requires a gradient in this step, and leaves the others without."""
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """The gradient of a step over all `batches` together."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from fedlpp_cli.adapters.trained import trained_at
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
+from fedlpp_cli.records.methods import BOTH, FactorPlan
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import LossGate, check_moved
@@ -68,6 +70,7 @@ class Training:
         labels: tuple[object, ...],
         gradient: Gradient | None = None,
         sampler: Sampler | None = None,
+        factors: FactorPlan = BOTH,
     ) -> None:
         """Nothing moves yet.
 
@@ -79,8 +82,9 @@ class Training:
             labels: names of the random streams: federation, round, client.
             gradient: how a step's gradient is made; `MeanGradient` where nothing else is asked for.
             sampler: which examples a step takes; `ShuffledPasses` where nothing else is asked for.
+            factors: which components a step moves.
         """
-        self.adapted, self.spec, self.labels = adapted, spec, labels
+        self.adapted, self.spec, self.labels, self._factors = adapted, spec, labels, factors
         self.total = n_steps(spec, len(examples))
         self.optimizer = _optimizer(list(adapted.parameters.values()), spec)
         self.done = TrainedRun(0, 0, 0.0, 0.0)
@@ -97,7 +101,7 @@ class Training:
                 everything is as before.
         """
         steps = self.sampler.steps_from(self.done.n_steps)
-        with _training_mode(self.adapted.model):
+        with _training_mode(self.adapted):
             for step in range(self.done.n_steps, self.total):
                 on_step(self._step(step, next(steps)))
         return self.done
@@ -107,6 +111,7 @@ class Training:
         learning_rate = self.spec.learning_rate * learning_rate_factor(self.spec, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.adapted.let_train(trained_at(self.adapted.parameters, self._factors, step))
         made = self.gradient.compute(chosen)
         self.gate.check(made, step + 1)
         self._move(is_first=step == 0, norm=made.norm)
@@ -136,6 +141,7 @@ def train(
     labels: tuple[object, ...],
     gradient: Gradient | None = None,
     sampler: Sampler | None = None,
+    factors: FactorPlan = BOTH,
     share: Share = WHOLE,
     on_step: OnStep = lambda done: None,
     watches: Sequence[Watch] = (),
@@ -147,7 +153,9 @@ def train(
     batches draw dropout of their own.
     """
     with seeded((*labels, *share.stream)), ExitStack() as entered:
-        training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient, sampler=sampler)
+        training = Training(
+            adapted, task, examples, spec, labels=labels, gradient=gradient, sampler=sampler, factors=factors
+        )
         inner_first = [entered.enter_context(watch(training)) for watch in watches][::-1]
 
         def tell(done: StepDone) -> None:
@@ -182,9 +190,10 @@ def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.O
 
 
 @contextlib.contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
-    model.train()
+def _training_mode(adapted: AdaptedModel) -> Iterator[None]:
+    adapted.model.train()
     try:
         yield
     finally:
-        model.eval()
+        adapted.model.eval()
+        adapted.let_train(adapted.parameters)

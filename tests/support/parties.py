@@ -34,6 +34,7 @@ class Federation:
     round_updates: QuantSpec = FULL_PRECISION
     keep_states: bool = False
     private_base: bool = False
+    method: str = "fedlpp"
     base_quantize: BaseQuantSpec | None = None
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
 
@@ -67,8 +68,9 @@ class Federation:
 
     def init(self) -> Any:
         return init(
-            self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base, seed=7
-        )
+            self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base,
+            method=self.method, seed=7,
+        )  # fmt: skip
 
     def send(self, number: int) -> None:
         """`quantize` and `pack`."""

@@ -12,6 +12,7 @@ from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import Settings, read_settings
 from fedlpp_cli.records.specs import (
@@ -138,6 +139,7 @@ def simulate(
     target_label: a.TargetLabelOpt = None,
     poisoned_share: a.PoisonedShareOpt = None,
     base: o.BaseOpt = None,
+    method: o.MethodOpt = None,
     seed: o.SeedOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
@@ -169,7 +171,7 @@ def simulate(
             hint="client-train has both; or a federation file without [privacy]",
         )
     return engine(
-        _federation(settings, base, seed, reference),
+        _federation(settings, base, method, seed, reference),
         _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),
         out=out,
         n_rounds=rounds,
@@ -194,12 +196,15 @@ def simulate(
     )
 
 
-def _federation(settings: Settings, base: str | None, seed: int | None, reference: str | None) -> "FederationSpec":
+def _federation(
+    settings: Settings, base: str | None, method: str | None, seed: int | None, reference: str | None
+) -> "FederationSpec":
     from fedlpp_cli.engines.federation import FederationSpec
 
     return FederationSpec(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),
+        method=settings.choose(method, "method", default=METHOD),
         seed=settings.choose(seed, "seed", default=0),
         task=settings.resolve(TaskSpec),
         lora=settings.resolve(LoraSpec),

@@ -1,0 +1,42 @@
+"""What a method of federated fine-tuning asks of a round: which factors move, and what is done to their gradients."""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from fedlpp_cli.records.record import ModuleName, Record
+
+Factor = Literal["A", "B"]
+MethodName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")]
+
+METHOD: Final = "fedlpp"
+
+
+class FactorPlan(Record, frozen=True, kw_only=True):
+    """Which factors a round trains, of every module: "both", "A", "B", or as `modules` says of each.
+
+    With "steps" they take turns: B at the first step, A at the second, and so on; in the end both have moved. A factor
+    that is not trained stays what it is, to the bit, at every client, and is in no update. What is trained whole, such
+    as a head, is trained at every step of every plan. With `smooth_gradients` the gradient of a factor is smoothed
+    along its features (`training/smoothing.py`). With `scores` a client says how large the last gradient of each module
+    was (`training/gradient_scores.py`).
+    """
+
+    trains: Literal["both", "A", "B", "steps", "modules"] = "both"
+    modules: dict[ModuleName, Factor] = {}
+    smooth_gradients: bool = False
+    scores: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.modules) != (self.trains == "modules"):
+            raise ValueError('modules: goes with trains "modules", and with nothing else')
+        if self.scores and self.trains != "modules":
+            raise ValueError('scores: goes with trains "modules"')
+
+    @property
+    def is_of_one_factor(self) -> bool:
+        """Whether of each module one factor stays: then the mean of products is the product of means."""
+        return self.trains in ("A", "B", "modules")
+
+
+BOTH: Final = FactorPlan()
