@@ -3,7 +3,7 @@
 from typing import Final
 
 from fedlpp_cli.errors import LineageError, UsageError
-from fedlpp_cli.methods import fedavg, fedlpp, ffa_lora, rolora
+from fedlpp_cli.methods import fedavg, fedlpp, fedsvd, ffa_lora, la_lora, rolora
 from fedlpp_cli.methods.method import Method
 from fedlpp_cli.records.headers import Header
 
@@ -12,6 +12,8 @@ METHODS: Final[tuple[Method, ...]] = (
     fedavg.METHOD,
     ffa_lora.METHOD,
     rolora.METHOD,
+    la_lora.METHOD,
+    fedsvd.METHOD,
 )
 
 _BY_NAME: Final = {method.name: method for method in METHODS}

@@ -20,6 +20,7 @@ from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
 from fedlpp_cli.training.shares import Share
+from fedlpp_cli.training.smoothing import smooth_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ class Training:
         self.adapted.let_train(trained_at(self.adapted.parameters, self._factors, step))
         made = self.gradient.compute(chosen)
         self.gate.check(made, step + 1)
+        if self._factors.smooth_gradients:
+            smooth_gradients(self.adapted.parameters)
         self._move(is_first=step == 0, norm=made.norm)
         n_tokens = sum(len(example.input_ids) for batch in chosen for example in batch)
         self.done = replace(

@@ -30,6 +30,8 @@ TRAINED = {
     "fedavg": ("AB", "AB"),
     "ffa-lora": ("B", "B"),
     "rolora": ("B", "A"),
+    "la-lora": ("AB", "AB"),
+    "fedsvd": ("B", "B"),
 }
 
 RECIPE = TrainSpec(steps=3, batch_size=4, learning_rate=2e-2)
@@ -170,6 +172,9 @@ def test_ranks_of_clients_may_differ(tmp_path, llama):
 
 REFUSED = [
     ("fedavg", {"quantize": QuantSpec(bits="3", block=16)}, "in full precision"),
+    ("la-lora", {"train": TrainSpec(steps=1)}, "needs two"),
+    ("fedsvd", {"round_updates": QuantSpec(bits="4")}, "cannot be rounded"),
+    ("fedsvd", {"aggregate": AggregateSpec(server_optimizer="adam")}, "made anew each round"),
     *((name, {"aggregate": AggregateSpec(combine="svd")}, "mean of products already") for name in ONE_FACTOR),
     *(
         (
@@ -187,9 +192,9 @@ def test_what_makes_no_sense_is_refused_with_the_reason(method, fields, reason, 
     made = federation(tmp_path, llama, method, **fields)
     with pytest.raises(UsageError, match=f"method {method}: .*{reason}"):
         made.play(1)
-    spec = FederationSpec(
-        base=llama, method=method, lora=ADAPTER, **{"quantize": rounding_for(method), "train": RECIPE, **fields}
-    )
+    given = {"quantize": rounding_for(method), "train": RECIPE}
+    given |= {"update" if name == "round_updates" else name: value for name, value in fields.items()}
+    spec = FederationSpec(base=llama, method=method, lora=ADAPTER, **given)
     keeps = spec.train.control_variates
     with pytest.raises(UsageError, match=f"method {method}: .*{reason}"):
         simulate(spec, {"a": made.data("a")}, out=tmp_path / "run", keep_state=keeps)
