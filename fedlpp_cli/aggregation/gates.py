@@ -69,9 +69,23 @@ def check_lineage(
     if package is None:
         raise ReplayError(f"{source}: trained on a package other than those of this round")
     check_answers(header, package.manifest, source=source)
+    check_scores(header, package.proxy.header, source=source)
     expected = proxy_layout(update_shapes(package.proxy.header.spec), header.spec.quantize)
     check_same_layout(layout_of(update.tensors), expected, source=source)
     return package
+
+
+def check_scores(update: UpdateHeader, proxy: ProxyHeader, *, source: str) -> None:
+    """Refuse an update that does not score exactly the modules that its proxy asks about.
+
+    Raises:
+        LineageError: naming the first difference.
+    """
+    asked = {*proxy.spec.factors.modules} if proxy.spec.factors.scores else set[str]()
+    odd = sorted(asked ^ {*update.spec.scores})
+    if odd:
+        verb = "has no" if odd[0] in asked else "has a"
+        raise LineageError(f"{source}: it {verb} score of module {odd[0]!r}; its proxy asks for {len(asked)} of them")
 
 
 def check_answers(update: UpdateHeader, package: PackageHeader, *, source: str) -> None:

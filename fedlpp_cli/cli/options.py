@@ -96,6 +96,12 @@ MethodOpt = Annotated[
     str | None,
     typer.Option("--method", metavar="NAME", help="See fedlpp methods; fixed from now on.", show_default=METHOD),
 ]
+WarmupRoundsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--warmup-rounds", min=2, help="as-lora: rounds in which all layers take turns.", show_default="10 of as-lora"
+    ),
+]
 
 # TaskSpec
 TaskOpt = Annotated[TaskKind | None, of(TaskSpec, "kind", "What the model learns.", panel=TASK, flag="--task")]

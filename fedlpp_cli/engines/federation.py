@@ -6,7 +6,7 @@ from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.methods.method import Asked
 from fedlpp_cli.methods.table import method_named
-from fedlpp_cli.records.methods import METHOD
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -31,6 +31,7 @@ class FederationSpec:
     base: RefLike | None = None
     private_base: bool = False
     method: str = METHOD
+    method_options: MethodSpec = field(default_factory=MethodSpec)
     seed: int = 0
     task: TaskSpec = field(default_factory=TaskSpec)
     lora: LoraSpec = field(default_factory=LoraSpec)
@@ -48,7 +49,12 @@ class FederationSpec:
             UsageError: no such method, or the reason.
         """
         asked = Asked(
-            lora=self.lora, quantize=self.quantize, train=self.train, update=self.update, aggregate=self.aggregate
+            lora=self.lora,
+            quantize=self.quantize,
+            train=self.train,
+            update=self.update,
+            aggregate=self.aggregate,
+            options=self.method_options,
         )
         method_named(self.method).check(asked)
 

@@ -172,6 +172,7 @@ def _start(federation: FederationSpec, out: Path, on_progress: Progress) -> None
         lora=federation.lora,
         private_base=federation.private_base,
         method=federation.method,
+        method_options=federation.method_options,
         seed=federation.seed,
         on_progress=on_progress,
     )

@@ -4,13 +4,14 @@ A client knows no methods. Its package says which factors a step trains (`record
 owner makes that plan by, and how it finishes a round. Loads no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.headers import MasterSpec
-from fedlpp_cli.records.methods import BOTH, FactorPlan
+from fedlpp_cli.records.methods import BOTH, FactorPlan, FactorScores, MethodSpec
+from fedlpp_cli.records.record import to_plain
 from fedlpp_cli.records.specs import AggregateSpec, LoraSpec, QuantSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,20 @@ class Asked:
     train: TrainSpec | None = None
     update: QuantSpec | None = None
     aggregate: AggregateSpec | None = None
+    options: MethodSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What came in: the round's plan, of each update that is used its scores, and how updates become one."""
+
+    plan: FactorPlan
+    scores: Sequence[Mapping[str, float]]
+    aggregate: AggregateSpec
+
+
+def _keep_no_scores(master: MasterSpec, answers: Answers) -> dict[str, FactorScores]:
+    return {}
 
 
 def _refuse_nothing(asked: Asked) -> str | None:
@@ -46,6 +61,7 @@ class Method:
     and stays at the owner's. `plan`: what a round trains, by what the owner knows and the number of the round, from 0.
     `refuse`: the reason why something cannot be had with this method; None where it can. `finish`: what becomes of the
     factors B `(out_features, rank)` and A `(rank, in_features)` of a module, float64, once a round is folded.
+    `next_scores`: the owner's state after a round, by layer. `options`: fields of `MethodSpec` that mean something.
     """
 
     name: str
@@ -56,6 +72,8 @@ class Method:
     plan: Callable[[MasterSpec, int], FactorPlan] = _train_both
     refuse: Callable[[Asked], str | None] = _refuse_nothing
     finish: Finish | None = None
+    next_scores: Callable[[MasterSpec, Answers], dict[str, FactorScores]] = _keep_no_scores
+    options: tuple[str, ...] = ()
 
     def check(self, asked: Asked) -> None:
         """Refuse what does not go together.
@@ -63,6 +81,9 @@ class Method:
         Raises:
             UsageError: with the reason.
         """
+        for name, value in to_plain(asked.options or MethodSpec()).items():
+            if value is not None and name not in self.options:
+                raise UsageError(f"method {self.name}: {name} {value} means nothing to it")
         reason = self.refuse(asked)
         if reason is not None:
             raise UsageError(f"method {self.name}: {reason}")

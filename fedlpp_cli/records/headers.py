@@ -13,7 +13,7 @@ from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.audits import AuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
-from fedlpp_cli.records.methods import BOTH, METHOD, FactorPlan, MethodName
+from fedlpp_cli.records.methods import BOTH, METHOD, FactorPlan, FactorScores, MethodName, MethodSpec, Score
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -97,7 +97,8 @@ class MasterSpec(Record, frozen=True, kw_only=True):
     the factors that clients get (`aggregation/combine.py`). `base_weights` says of
     a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
     without building the model; None where nobody has looked. `next_clip_norm`: what the next round's updates are cut
-    to, where that follows a quantile of their norms.
+    to, where that follows a quantile of their norms. `layer_scores`: what AS-LoRA chooses by; `method_options`: of the
+    federation's method.
     """
 
     model: ModelSpec
@@ -109,6 +110,8 @@ class MasterSpec(Record, frozen=True, kw_only=True):
     withheld: dict[ModuleName, PositiveInt] = {}
     base_weights: dict[TensorName, WeightRole] | None = None
     next_clip_norm: PositiveFloat | None = None
+    method_options: MethodSpec = MethodSpec()
+    layer_scores: dict[ModuleName, FactorScores] = {}
 
 
 class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
@@ -188,6 +191,7 @@ class UpdateSpec(Record, frozen=True, kw_only=True):
 
     With `control_variates` it is that of steps along corrected gradients. The change of the client's own is not in it:
     owner and client compute it from the update. `privacy`: what is promised about single rows; None for nothing.
+    `scores`: of each module, where the proxy asks for them.
     """
 
     client: PartyName
@@ -195,6 +199,7 @@ class UpdateSpec(Record, frozen=True, kw_only=True):
     quantize: QuantSpec = FULL_PRECISION
     control_variates: bool = False
     privacy: ExamplePrivacy | None = None
+    scores: dict[ModuleName, Score] = {}
 
     def __post_init__(self) -> None:
         check_update_rounding(self.quantize)

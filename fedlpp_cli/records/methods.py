@@ -7,6 +7,8 @@ from msgspec import Meta
 from fedlpp_cli.records.record import ModuleName, Record
 
 Factor = Literal["A", "B"]
+# Of a squared norm; what is beyond would overflow in a sum.
+Score = Annotated[float, Meta(ge=0, le=1e30)]
 MethodName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")]
 
 METHOD: Final = "fedlpp"
@@ -40,3 +42,19 @@ class FactorPlan(Record, frozen=True, kw_only=True):
 
 
 BOTH: Final = FactorPlan()
+
+
+class MethodSpec(Record, frozen=True, kw_only=True):
+    """What can be set about a method, at the start of a federation; None for the paper's choice.
+
+    `warmup_rounds`: of AS-LoRA, in which all layers train B and A by turns; at least two, so that both are known.
+    """
+
+    warmup_rounds: Annotated[int, Meta(ge=2, le=2**20)] | None = None
+
+
+class FactorScores(Record, frozen=True, kw_only=True):
+    """How large the gradients of a layer's factors were in the rounds that trained them; None before the first."""
+
+    a: Score | None = None
+    b: Score | None = None

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
+from fedlpp_cli.records.methods import MethodSpec
 from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
@@ -31,6 +32,7 @@ from fedlpp_cli.records.specs import (
 from fedlpp_cli.refs import Ref, parse_ref
 
 SECTIONS: Final[dict[str, type[Record]]] = {
+    "method_options": MethodSpec,
     "task": TaskSpec,
     "lora": LoraSpec,
     "quantize": QuantSpec,
@@ -73,6 +75,7 @@ class FederationFile(Record, frozen=True, kw_only=True):
     private_base: Annotated[bool | None, Meta(description="clients only see a quantized copy of the base")] = None
     method: Annotated[str | None, Meta(description="what the federation goes by; `fedlpp methods` lists them")] = None
     test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
+    method_options: dict[str, Any] = {}
     task: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     quantize: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from fedlpp_cli.artifact.run_folder import report_beside
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.methods.finish import finished
-from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.method import Answers, Asked
 from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import (
@@ -26,6 +26,7 @@ from fedlpp_cli.records.headers import (
     MasterSpec,
     ReportHeader,
 )
+from fedlpp_cli.records.methods import FactorScores
 from fedlpp_cli.records.privacy import ClientPrivacy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.reports import AggregateReport, ClientContribution, RejectedUpdate
@@ -174,8 +175,19 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             control_variates=fold.control is not None,
             base_weights=before.base_weights,
             next_clip_norm=None if fold.noise is None else fold.noise.next_clip_norm(fold.norms),
+            method_options=before.method_options,
+            layer_scores=_layer_scores(fold, sent),
         ),
     )
+
+
+def _layer_scores(fold: Fold, sent: Sequence[OpenPackage]) -> dict[str, FactorScores]:
+    answers = Answers(
+        plan=sent[0].proxy.header.spec.factors,
+        scores=[update.header.spec.scores for update in fold.updates],
+        aggregate=fold.spec,
+    )
+    return method_of(fold.master.header, source=str(fold.master.path)).next_scores(fold.master.header.spec, answers)
 
 
 def _contributions(fold: Fold, products: Sequence[float]) -> tuple[ClientContribution, ...]:

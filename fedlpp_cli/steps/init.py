@@ -12,7 +12,7 @@ from fedlpp_cli.models.first_values import first_values, resolve_lora
 from fedlpp_cli.models.weight_roles import weight_roles
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import MasterHeader, MasterSpec
-from fedlpp_cli.records.methods import METHOD
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import LoraSpec, ModelSpec, TaskSpec, WeightRole
 from fedlpp_cli.refs import parse_ref
@@ -44,6 +44,7 @@ def init(
     lora: LoraSpec | None = None,
     private_base: bool = False,
     method: str = METHOD,
+    method_options: MethodSpec | None = None,
     seed: int = 0,
     force: bool = False,
     on_progress: Progress = silent,
@@ -57,6 +58,7 @@ def init(
         lora: the adapter; `target_modules` may be ends of layer names, or "all-linear".
         private_base: clients shall only ever see a quantized copy of the base.
         method: one of `methods/table.py`; the federation's from now on.
+        method_options: what of it is not as in its paper.
         seed: every value drawn depends on it and on its own name.
         force: replace an existing output.
         on_progress: told what is going on.
@@ -66,18 +68,20 @@ def init(
         SecrecyError: `out` is on the Hub.
         UsageError: no such method, or one that this adapter is not for.
     """
-    task, chosen = task or TaskSpec(), method_named(method)
+    task, chosen, options = task or TaskSpec(), method_named(method), method_options or MethodSpec()
     with store.destination(parse_ref(out), message="", secret=True, force=force) as place:
         on_progress("opening base model", 0, 0)
         folder, hub = store.fetch_model(parse_ref(base))
         public_address = str(hub) if hub is not None and not private_base else None
         base_spec = identify_base(folder, private=private_base, hub=public_address)
         lora = resolve_lora(folder, task, lora or LoraSpec())
-        chosen.check(Asked(lora=lora))
+        chosen.check(Asked(lora=lora, options=options))
         values = first_values(folder, task, lora, seed=seed)
         model = ModelSpec(base=base_spec, task=task, lora=lora)
         weights = weight_roles(folder, task, lora) if private_base else None
-        return write_first_master(place, model, values, method=method, seed=seed, base_weights=weights, force=force)
+        return write_first_master(
+            place, model, values, method=method, options=options, seed=seed, base_weights=weights, force=force
+        )
 
 
 def write_first_master(
@@ -86,6 +90,7 @@ def write_first_master(
     values: "dict[str, Tensor]",
     *,
     method: str,
+    options: MethodSpec,
     seed: int,
     base_weights: dict[str, WeightRole] | None,
     force: bool,
@@ -96,7 +101,9 @@ def write_first_master(
         round=0,
         method=method,
         parents={},
-        spec=MasterSpec(model=model, seed=seed, quantize=None, aggregate=None, base_weights=base_weights),
+        spec=MasterSpec(
+            model=model, seed=seed, quantize=None, aggregate=None, base_weights=base_weights, method_options=options
+        ),
     )
     layout = {name: ("F32", tuple(value.shape)) for name, value in values.items()}
     with write_tensors(place.path, header, layout, private=True, force=force) as writer:

@@ -162,7 +162,7 @@ def train_update(
     metrics = _metrics(len(examples), run, norm, tells_losses=private is None)
     if manifest.spec.train.control_variates:
         own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
-    header = _header(opened.package, client, metrics)
+    header = _header(opened.package, client, metrics, run.scores)
     if private is not None:
         header = replace(header, spec=replace(header.spec, privacy=private.privacy))
     warnings = _warnings(opened, len(examples), run, private)
@@ -245,7 +245,7 @@ def _metrics(n_examples: int, run: TrainedRun, norm: float, *, tells_losses: boo
     )
 
 
-def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateHeader:
+def _header(package: OpenPackage, client: str, metrics: TrainMetrics, scores: Mapping[str, float]) -> UpdateHeader:
     manifest = package.folder.header
     return UpdateHeader(
         federation=manifest.federation,
@@ -257,5 +257,6 @@ def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateH
             metrics=metrics,
             quantize=manifest.spec.update,
             control_variates=manifest.spec.train.control_variates,
+            scores=dict(scores),
         ),
     )

@@ -9,7 +9,7 @@ from fedlpp_cli.adapters.master_tensors import components_of, steps_after
 from fedlpp_cli.adapters.proxy_tensors import check_proxy, check_same_layout, proxy_layout
 from fedlpp_cli.adapters.residuals import check_state, residual_shapes
 from fedlpp_cli.adapters.trained import update_shapes
-from fedlpp_cli.aggregation.gates import check_answers
+from fedlpp_cli.aggregation.gates import check_answers, check_scores
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
@@ -219,6 +219,7 @@ def _check_contents(child: _Seen, parent: _Seen) -> None:
     elif isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
         check_answers(made, origin, source=source)
     elif isinstance(made, UpdateHeader) and isinstance(origin, ProxyHeader):
+        check_scores(made, origin, source=source)
         check_same_layout(child.layout, proxy_layout(update_shapes(origin.spec), made.spec.quantize), source=source)
     elif isinstance(made, StateHeader) and isinstance(origin, UpdateHeader):
         if made.spec.client != origin.spec.client:

@@ -2,9 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -16,7 +16,8 @@ from fedlpp_cli.records.methods import BOTH, FactorPlan
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import LossGate, check_moved
-from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
+from fedlpp_cli.training.gradient_scores import gradient_scores
+from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient, StepGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
 from fedlpp_cli.training.shares import Share
@@ -44,13 +45,15 @@ Watch = Callable[["Training"], AbstractContextManager[OnStep]]
 class TrainedRun:
     """How far a training is. Losses are means over the targets (tokens, or texts) of the first and the last step.
 
-    FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is.
+    FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is. `scores`:
+    of each module after the last step, where the plan of factors asks for them.
     """
 
     n_steps: int
     n_tokens: int
     loss_first: float
     loss_last: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Training:
@@ -125,8 +128,12 @@ class Training:
             n_tokens=self.done.n_tokens + n_tokens,
             loss_first=self.done.loss_first if step else made.loss,
             loss_last=made.loss,
+            scores=self._scores(made) if step + 1 == self.total else {},
         )
         return StepDone(step + 1, self.total, made.loss, made.norm, learning_rate, n_tokens)
+
+    def _scores(self, made: StepGradient) -> dict[str, float]:
+        return gradient_scores(self.adapted.parameters, made.noise_stddev) if self._factors.scores else {}
 
     def _move(self, *, is_first: bool, norm: float) -> None:
         before = [parameter.detach().clone() for parameter in self.adapted.parameters.values() if is_first]

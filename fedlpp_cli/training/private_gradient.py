@@ -74,7 +74,7 @@ class PrivateGradient:
             square += parameter.grad.double().square().sum().item()
         self._proximal.add_gradient()
         self.step += 1
-        return StepGradient(self._loss, square**0.5)
+        return StepGradient(self._loss, square**0.5, self._noise / self._expected)
 
     def held(self) -> Held:
         """The key, the number of the next step, the last loss."""

@@ -12,7 +12,7 @@ from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.records.methods import METHOD
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import Settings, read_settings
 from fedlpp_cli.records.specs import (
@@ -205,6 +205,7 @@ def _federation(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),
         method=settings.choose(method, "method", default=METHOD),
+        method_options=settings.resolve(MethodSpec),
         seed=settings.choose(seed, "seed", default=0),
         task=settings.resolve(TaskSpec),
         lora=settings.resolve(LoraSpec),

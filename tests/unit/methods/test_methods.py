@@ -32,6 +32,7 @@ TRAINED = {
     "rolora": ("B", "A"),
     "la-lora": ("AB", "AB"),
     "fedsvd": ("B", "B"),
+    "as-lora": ("B", "A"),
 }
 
 RECIPE = TrainSpec(steps=3, batch_size=4, learning_rate=2e-2)
@@ -172,6 +173,7 @@ def test_ranks_of_clients_may_differ(tmp_path, llama):
 
 REFUSED = [
     ("fedavg", {"quantize": QuantSpec(bits="3", block=16)}, "in full precision"),
+    ("as-lora", {"train": replace(RECIPE, proximal_mu=0.1)}, "FedProx"),
     ("la-lora", {"train": TrainSpec(steps=1)}, "needs two"),
     ("fedsvd", {"round_updates": QuantSpec(bits="4")}, "cannot be rounded"),
     ("fedsvd", {"aggregate": AggregateSpec(server_optimizer="adam")}, "made anew each round"),

@@ -148,3 +148,20 @@ def test_what_is_smoothed_is_what_has_its_noise(fresh, task, examples):
     for name, value in steps[False].items():
         expected = smoothed(value, 0) if factor_of(name) == "B" else torch.zeros_like(value)
         torch.testing.assert_close(steps[True][name], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_are_of_the_last_gradient_with_its_noise_taken_off(fresh, task, examples):
+    adapted = fresh()
+    modules = {name.rpartition(".")[0] for name in adapted.parameters}
+    plan = FactorPlan(trains="modules", modules=dict.fromkeys(modules, "A"), scores=True)
+    gradient = private(adapted, task, bound=1.0, sigma=3.0)
+    run = train(adapted, task, examples, RECIPES["adamw"], labels=NAMES, gradient=gradient, factors=plan)
+    gradient.close()
+    assert run.scores.keys() == modules
+    for module, score in run.scores.items():
+        factor = adapted.parameters[f"{module}.lora_A"]
+        energy = factor.grad.double().square().sum().item()
+        assert score == pytest.approx(max(0.0, energy - factor.numel() * 9.0), rel=1e-5)
+    plain = train(fresh(), task, examples, RECIPES["adamw"], labels=NAMES, factors=plan)
+    assert all(score > 0 for score in plain.scores.values())
+    assert train(fresh(), task, examples, RECIPES["adamw"], labels=NAMES, factors=TURNS).scores == {}
