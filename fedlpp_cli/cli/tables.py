@@ -10,6 +10,7 @@ from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
+from fedlpp_cli.cli.method_tables import method_text, methods
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
 from fedlpp_cli.cli.simulation_tables import simulation
@@ -48,6 +49,7 @@ def _quantize_text(quantize: Any) -> str:
 def _master(result: Any) -> Iterable[Block]:
     yield _facts([
         ("federation", result.federation[:12]),
+        ("method", method_text(result.method)),
         ("base", f"{result.model_type}, {'private' if result.private_base else 'public'}"),
         ("adapter", f"{result.n_layers} layers, {result.n_parameters:,} parameters"),
         ("trained whole", ", ".join(result.modules_to_save)),
@@ -266,7 +268,7 @@ def _status(result: Any) -> Iterable[Block]:
 
 
 def _log(result: Any) -> Iterable[Block]:
-    yield _facts([("federation", _short(result.federation))])
+    yield _facts([("federation", _short(result.federation)), ("method", method_text(result.method))])
     rows = (
         (
             entry.round, _short(entry.master), _bits(entry), len(entry.clients) or None, entry.n_examples or None,
@@ -301,5 +303,6 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "status": _status,
     "log": _log,
     "budget": budget,
+    "methods": methods,
     "simulate": simulation,
 }

@@ -99,6 +99,7 @@ METHOD: Final = Method(
     down="A and B, rounded; which factor each layer trains",
     up="of each module A or B, and a score",
     private="A and B in full precision, the layers' scores",
+    cost="r (m + n) down, r m or r n and a score up; gradients of one factor",
     plan=_plan,
     refuse=_refuse,
     next_scores=_next_scores,

@@ -20,5 +20,6 @@ METHOD: Final = Method(
     down="A and B, in full precision",
     up="A and B",
     private="nothing of the adapter",
+    cost="r (m + n) down and up",
     refuse=_refuse,
 )

@@ -13,4 +13,5 @@ METHOD: Final = Method(
     down="A and B, rounded",
     up="A and B",
     private="the adapter in full precision",
+    cost="r (m + n) down and up",
 )

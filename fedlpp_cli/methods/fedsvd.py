@@ -63,6 +63,7 @@ METHOD: Final = Method(
     down="A and B, rounded",
     up="B",
     private="A and B in full precision",
+    cost="r (m + n) down, r m up; at the owner's two QR of r columns and an SVD of r x r",
     plan=_plan,
     refuse=_refuse,
     finish=refactor,

@@ -21,6 +21,7 @@ METHOD: Final = Method(
     down="A and B, rounded",
     up="B",
     private="A and B in full precision",
+    cost="r (m + n) down, r m up; no gradients of A",
     plan=_plan,
     refuse=refuse_for_one_factor,
 )

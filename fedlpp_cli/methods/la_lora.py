@@ -32,6 +32,7 @@ METHOD: Final = Method(
     down="A and B, rounded",
     up="A and B",
     private="A and B in full precision",
+    cost="r (m + n) down and up; a step has gradients of one factor, and filters them",
     plan=_plan,
     refuse=_refuse,
 )

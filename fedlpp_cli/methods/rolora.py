@@ -20,6 +20,7 @@ METHOD: Final = Method(
     down="A and B, rounded",
     up="B in rounds 0, 2, 4 …, A in the others",
     private="A and B in full precision",
+    cost="r (m + n) down, r m or r n up; gradients of one factor",
     plan=_plan,
     refuse=refuse_for_one_factor,
 )

@@ -15,10 +15,10 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "keygen", "inspect", "verify", "status", "log",
+    "keygen", "methods", "inspect", "verify", "status", "log",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
-_MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
+_MASTER = "path sha256 federation method model_type private_base n_layers n_parameters modules_to_save"
 DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
@@ -42,7 +42,8 @@ DATA_KEYS = {
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
     "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
-    "log": "path federation rounds",
+    "log": "path federation method rounds",
+    "methods": "methods",
 }
 KEY = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
 BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
@@ -92,6 +93,7 @@ def calls(played, llama, tmp_path):
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
         "keygen": ["--name", "clinic", "--no-passphrase", "--out", out / "clinic.pem"],
+        "methods": [],
         "inspect": [played.package(0)],
         "verify": [run],
         "status": [run],
