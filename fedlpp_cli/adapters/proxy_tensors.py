@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.adapters.control_tensors import control_name, with_control
+from fedlpp_cli.adapters.drawn import check_drawn, draw, draw_all, is_drawn, sent_shapes
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError, UsageError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
@@ -34,12 +35,24 @@ def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
 
 
 def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
-    """What the proxy says of a component, float32.
+    """What the proxy says of a component, float32; one that it leaves to be drawn is drawn, and not compared.
 
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    return _read_rounded(proxy, component, _shape_of(proxy, component))
+    shape, spec = _shape_of(proxy, component), proxy.header.spec
+    return draw(spec, component) if is_drawn(spec, component) else _read_rounded(proxy, component, shape)
+
+
+def read_adapter(proxy: TensorFile[ProxyHeader]) -> "dict[str, Tensor]":
+    """What the proxy says of every component, float32.
+
+    Raises:
+        ArtifactError: parts that do not fit together, or drawn values that are not the owner's.
+    """
+    spec = proxy.header.spec
+    drawn = draw_all(spec, source=str(proxy.path))
+    return {name: drawn[name] if name in drawn else read_component(proxy, name) for name in spec.shapes}
 
 
 def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | None":
@@ -76,10 +89,11 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
     """Refuse a proxy whose tensors are not exactly those that its header announces.
 
     Raises:
-        ArtifactError: naming the first difference.
+        ArtifactError: naming the first difference, or more to draw than anybody could.
     """
     spec = proxy.header.spec
-    expected = proxy_layout(with_control(spec.shapes, spec.control_variates), spec.quantize)
+    check_drawn(spec, source=str(proxy.path))
+    expected = proxy_layout(with_control(sent_shapes(spec), spec.control_variates), spec.quantize)
     found = layout_of(proxy.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))

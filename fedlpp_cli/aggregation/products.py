@@ -7,20 +7,21 @@ tr(d_B' d_B t_A t_A'): the product itself, of the size of the model's weight, is
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
-from fedlpp_cli.adapters.proxy_tensors import Rounded
+from fedlpp_cli.adapters.drawn import draw, is_drawn
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.stack import is_large
 from fedlpp_cli.aggregation.threads import one_thread
+from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import NotFiniteError
-from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import ProxyHeader
 
 
 def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
@@ -78,14 +79,23 @@ def started_factors(
     """Sha256 of each proxy among them to its B and A, float64: each is read once. `compiled`: as `read_values`."""
     proxies = {one.proxy.sha256: one.proxy for one in received}
     return {
-        sha256: _factors(proxy, module, proxy.header.spec.shapes, compiled=compiled)
+        sha256: (
+            _factor(proxy, factor_b(module), compiled=compiled),
+            _factor(proxy, factor_a(module), compiled=compiled),
+        )
         for sha256, proxy in proxies.items()
     }
 
 
 def changed_factors(one: Received, module: str, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
     """What an update says of B and A, float64; zeros of one that the round does not train."""
-    return _factors(one.update, module, one.started_shapes, compiled=compiled, present=one.shapes)
+    b, a = (
+        torch.from_numpy(read_values(one.update, name, one.shapes[name], compiled=compiled)).double()
+        if name in one.shapes
+        else torch.zeros(one.started_shapes[name], dtype=torch.float64)
+        for name in (factor_b(module), factor_a(module))
+    )
+    return b, a
 
 
 def trained_factors(
@@ -96,16 +106,11 @@ def trained_factors(
     return b + clip_factor * change_b, a + clip_factor * change_a
 
 
-def _factors(
-    file: Rounded, module: str, shapes: Mapping[str, Shape], *, compiled: bool, present: Container[str] | None = None
-) -> tuple[Tensor, Tensor]:
-    b, a = (
-        torch.from_numpy(read_values(file, name, shapes[name], compiled=compiled)).double()
-        if present is None or name in present
-        else torch.zeros(shapes[name], dtype=torch.float64)
-        for name in (factor_b(module), factor_a(module))
-    )
-    return b, a
+def _factor(proxy: TensorFile[ProxyHeader], name: str, *, compiled: bool) -> Tensor:
+    spec = proxy.header.spec
+    if is_drawn(spec, name):
+        return draw(spec, name).double()
+    return torch.from_numpy(read_values(proxy, name, spec.shapes[name], compiled=compiled)).double()
 
 
 def _is_large(received: Sequence[Received]) -> bool:

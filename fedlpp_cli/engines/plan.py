@@ -6,7 +6,7 @@ from pathlib import Path
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
-from fedlpp_cli.adapters.trained import trained_shapes
+from fedlpp_cli.adapters.trained import factor_of, trained_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
@@ -97,7 +97,10 @@ def plan_simulation(
     chosen = sample_clients(roles.clients, clients_per_round, seed=federation.seed, round_number=0)
     federation.check_population(len(roles.clients), len(chosen))
     check_groups(shapes, federation.quantize)
-    down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
+    method = method_named(federation.method)
+    plan = method.plan(spec, round_number)
+    sent = {name: shape for name, shape in shapes.items() if not (method.draws_a and factor_of(name) == "A")}
+    down = layout_bytes(proxy_layout(with_control(sent, federation.train.control_variates), federation.quantize))
     if spec.model.base.private:
         groups = (
             base_groups(open_folder(base_copy, BaseHeader))
@@ -105,7 +108,6 @@ def plan_simulation(
             else planned_base_groups(plan_quantized_base(folder, spec, federation.base_quantize)[0])
         )
         down += sum(group.n_bytes for group in groups)
-    plan = method_named(federation.method).plan(spec, round_number)
     return SimulationPlan(
         n_rounds=n_left,
         clients_per_round=len(chosen),

@@ -18,10 +18,11 @@ def _plan(master: MasterSpec, round_number: int) -> FactorPlan:
 METHOD: Final = Method(
     name="ffa-lora",
     paper="Sun et al., ICLR 2024, arXiv 2403.12313",
-    down="A and B, rounded",
+    down="B, rounded; A is drawn from the seed",
     up="B",
-    private="A and B in full precision",
-    cost="r (m + n) down, r m up; no gradients of A",
+    private="B in full precision",
+    cost="r m down and up; no gradients of A",
     plan=_plan,
+    draws_a=True,
     refuse=refuse_for_one_factor,
 )

@@ -60,9 +60,9 @@ class Method:
     For people: `paper`; what travels `down` to each client and `up` again in a round, in factors; what is `private`,
     and stays at the owner's; the `cost` of a round. `plan`: what a round trains, by what the owner knows and the number
     of the round, from 0. `refuse`: the reason why something cannot be had with this method; None where it can.
-    `finish`: what becomes of the factors B `(out_features, rank)` and A `(rank, in_features)` of a module, float64,
-    once a round is folded. `next_scores`: the owner's state after a round, by layer. `options`: fields of `MethodSpec`
-    that mean something.
+    `draws_a`: A never moves, and clients draw it, as `init` did. `finish`: what becomes of the factors B
+    `(out_features, rank)` and A `(rank, in_features)` of a module, float64, once a round is folded. `next_scores`: the
+    owner's state after a round, by layer. `options`: fields of `MethodSpec` that mean something.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Method:
     cost: str
     plan: Callable[[MasterSpec, int], FactorPlan] = _train_both
     refuse: Callable[[Asked], str | None] = _refuse_nothing
+    draws_a: bool = False
     finish: Finish | None = None
     next_scores: Callable[[MasterSpec, Answers], dict[str, FactorScores]] = _keep_no_scores
     options: tuple[str, ...] = ()

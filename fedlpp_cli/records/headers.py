@@ -13,7 +13,16 @@ from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.audits import AuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
-from fedlpp_cli.records.methods import BOTH, METHOD, FactorPlan, FactorScores, MethodName, MethodSpec, Score
+from fedlpp_cli.records.methods import (
+    BOTH,
+    METHOD,
+    DrawnFactors,
+    FactorPlan,
+    FactorScores,
+    MethodName,
+    MethodSpec,
+    Score,
+)
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -124,7 +133,7 @@ class ProxySpec(Record, frozen=True, kw_only=True):
     """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape.
 
     The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
-    `factors`: what the round trains, and so what its updates hold.
+    `factors`: what the round trains, and so what its updates hold. `drawn`: factors A that the proxy does not hold.
     """
 
     model: ModelSpec
@@ -132,6 +141,7 @@ class ProxySpec(Record, frozen=True, kw_only=True):
     shapes: dict[str, Shape]
     control_variates: bool = False
     factors: FactorPlan = BOTH
+    drawn: DrawnFactors | None = None
 
 
 class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):

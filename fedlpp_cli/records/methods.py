@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from fedlpp_cli.records.record import ModuleName, Record
+from fedlpp_cli.records.record import Count, Digest, ModuleName, Record
 
 Factor = Literal["A", "B"]
 # Of a squared norm; what is beyond would overflow in a sum.
@@ -42,6 +42,14 @@ class FactorPlan(Record, frozen=True, kw_only=True):
 
 
 BOTH: Final = FactorPlan()
+
+
+class DrawnFactors(Record, frozen=True, kw_only=True):
+    """Factors A that clients draw from `seed`, with `rank` rows (`adapters/drawn.py`). `sha256`: of all the values."""
+
+    seed: Count
+    rank: Annotated[int, Meta(ge=1, le=1024)]
+    sha256: Digest
 
 
 class MethodSpec(Record, frozen=True, kw_only=True):

@@ -15,15 +15,18 @@ from typing import Final, cast
 import torch
 from torch import Tensor
 
+from fedlpp_cli.adapters.drawn import drawn_of
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import CONFIG, read_peft
-from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_component
+from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_adapter
 from fedlpp_cli.adapters.ranks import lora_of_rank
+from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import MANIFEST, open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
@@ -131,7 +134,13 @@ class Line:
             return first_values(full, model.task, model.lora, seed=spec.seed)
 
         def rounded() -> Mapping[str, Tensor]:
-            return {name: round_tensor(file.read(name), quantize.of(name), name=name) for name in components_of(file)}
+            drawn = method_of(file.header, source=str(file.path)).draws_a and drawn_of(file) is not None
+            return {
+                name: file.read(name)
+                if drawn and factor_of(name) == "A"
+                else round_tensor(file.read(name), quantize.of(name), name=name)
+                for name in components_of(file)
+            }
 
         def central() -> Mapping[str, Tensor]:
             return of_one_rank(owners_values(file, components_of(file)), lora.rank)
@@ -156,7 +165,7 @@ class Line:
         seen = self._quantized_base(None) if model.base.private else self._full_base(model)
 
         def values() -> Mapping[str, Tensor]:
-            return {name: read_component(proxy, name) for name in spec.shapes}
+            return read_adapter(proxy)
 
         def nothing() -> Mapping[str, Tensor]:
             return {name: torch.zeros(shape) for name, shape in spec.shapes.items()}

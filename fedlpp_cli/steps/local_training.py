@@ -13,7 +13,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read_control
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_adapter, read_control
 from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
@@ -88,10 +88,12 @@ def open_round(
     """Read the proxy, and find out how examples may go through the model.
 
     Raises:
-        ArtifactError: parts of a component that do not fit together.
+        ArtifactError: parts of a component that do not fit together, or drawn values that are not the owner's.
+        ModelError: a base model that has not the adapter's layers in these shapes.
         UsageError: a `batching` that this model has no use for.
     """
-    start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
+    adapted.check_shapes(package.proxy.header.spec.shapes)
+    start = read_adapter(package.proxy)
     control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
     return LocalRound(package, task, adapted, start, control or None, batch_maker(batching, adapted, task), share)
 

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.drawn import drawn_of
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout, tensor_name
 from fedlpp_cli.adapters.ranks import first_terms, lora_of_rank, shapes_of_rank
+from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.folder import open_folder
@@ -22,6 +25,7 @@ from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
+from fedlpp_cli.records.methods import DrawnFactors
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, ModelSpec, QuantSpec
 from fedlpp_cli.refs import Ref, parse_ref
@@ -52,6 +56,14 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     base: str | None
     control_variates: bool
     groups: tuple[TensorGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of a master becomes a proxy: the first `rank` terms, without factors A where clients draw them."""
+
+    rank: int
+    drawn: DrawnFactors | None
 
 
 def quantize(
@@ -90,22 +102,23 @@ def quantize(
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
-        method_of(opened.header, source=str(opened.path)).check(Asked(quantize=spec))
+        method = method_of(opened.header, source=str(opened.path))
+        method.check(Asked(quantize=spec))
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
-        rank = _check_rank(opened, rank)
-        shapes = shapes_of_rank(components_of(opened), rank)
+        part = _Part(_check_rank(opened, rank), drawn_of(opened) if method.draws_a else None)
+        shapes = shapes_of_rank(components_of(opened), part.rank)
         check_groups(shapes, spec)
         _check_block(shapes, spec)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(_sent(opened, rank), spec, _errors(opened, spec, rank, on_progress))
+            groups = adapter_groups(_sent(opened, part), spec, _errors(opened, spec, part, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             base_path = base_out if is_private else None
-            return _result(opened, spec, rank, groups, path=str(out), sha256=None, base=base_path)
-        groups, base_sha256 = adapter_groups(_sent(opened, rank), spec), None
+            return _result(opened, spec, part, groups, path=str(out), sha256=None, base=base_path)
+        groups, base_sha256 = adapter_groups(_sent(opened, part), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -118,10 +131,10 @@ def quantize(
             )
             groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
         with store.destination(parse_ref(out), message=f"Proxy of round {opened.header.round}", force=force) as place:
-            _write_proxy(opened, spec, rank, base_sha256, place, force=force, on_progress=on_progress)
+            _write_proxy(opened, spec, part, base_sha256, place, force=force, on_progress=on_progress)
             sha256 = sha256_of_file(place.path)
         base_path = base_out if is_private else None
-        return _result(opened, spec, rank, groups, path=str(place.written), sha256=sha256, base=base_path)
+        return _result(opened, spec, part, groups, path=str(place.written), sha256=sha256, base=base_path)
 
 
 def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:
@@ -144,9 +157,11 @@ def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
         )
 
 
-def _sent(master: TensorFile[MasterHeader], rank: int) -> dict[str, Shape]:
+def _sent(master: TensorFile[MasterHeader], part: _Part) -> dict[str, Shape]:
     """Name to shape of all that clients get to see, rounded."""
-    return with_control(shapes_of_rank(components_of(master), rank), master.header.spec.control_variates)
+    shapes = shapes_of_rank(components_of(master), part.rank)
+    kept = {name: shape for name, shape in shapes.items() if part.drawn is None or factor_of(name) != "A"}
+    return with_control(kept, master.header.spec.control_variates)
 
 
 def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank: int) -> Tensor:
@@ -162,13 +177,13 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
 
 
 def _errors(
-    master: TensorFile[MasterHeader], spec: QuantSpec, rank: int, on_progress: Progress
+    master: TensorFile[MasterHeader], spec: QuantSpec, part: _Part, on_progress: Progress
 ) -> dict[str, tuple[float, float]]:
     """Name to (||Q(x) - x||^2, ||x||^2)."""
-    found, names = {}, _sent(master, rank)
+    found, names = {}, _sent(master, part)
     for number, name in enumerate(names, start=1):
-        value = first_terms(name, master.read(name), rank)
-        off = round_tensor(_to_round(master, name, spec, rank), spec.of(name), name=name).double() - value.double()
+        value = first_terms(name, master.read(name), part.rank)
+        off = round_tensor(_to_round(master, name, spec, part.rank), spec.of(name), name=name).double() - value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -189,14 +204,14 @@ def _groups_of_base(
 def _write_proxy(
     master: TensorFile[MasterHeader],
     spec: QuantSpec,
-    rank: int,
+    part: _Part,
     base_sha256: str | None,
     place: store.Destination,
     *,
     force: bool,
     on_progress: Progress,
 ) -> None:
-    sent, model = _sent(master, rank), _seen_by_clients(master.header.spec.model, rank)
+    sent, model = _sent(master, part), _seen_by_clients(master.header.spec.model, part.rank)
     method = method_of(master.header, source=str(master.path))
     header = ProxyHeader(
         federation=federation_of(master),
@@ -206,16 +221,17 @@ def _write_proxy(
         spec=ProxySpec(
             model=model,
             quantize=spec,
-            shapes=shapes_of_rank(components_of(master), rank),
+            shapes=shapes_of_rank(components_of(master), part.rank),
             control_variates=master.header.spec.control_variates,
             factors=method.plan(master.header.spec, master.header.round),
+            drawn=part.drawn,
         ),
     )
     with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
         for number, name in enumerate(sent, start=1):
-            value = _to_round(master, name, spec, rank)
-            for part, tensor in quantize_tensor(value, spec.of(name), name=name).items():
-                writer.write(tensor_name(name, part), tensor)
+            value = _to_round(master, name, spec, part.rank)
+            for suffix, tensor in quantize_tensor(value, spec.of(name), name=name).items():
+                writer.write(tensor_name(name, suffix), tensor)
             on_progress("quantizing adapter", number, len(sent))
 
 
@@ -231,14 +247,14 @@ def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
 def _result(
     master: TensorFile[MasterHeader],
     spec: QuantSpec,
-    rank: int,
+    part: _Part,
     groups: tuple[TensorGroup, ...],
     *,
     path: str,
     sha256: str | None,
     base: RefLike | None,
 ) -> QuantizeResult:
-    n_values = n_parameters(shapes_of_rank(components_of(master), rank))
+    n_values = n_parameters(shapes_of_rank(components_of(master), part.rank))
     n_bytes = sum(group.n_bytes for group in groups if group.part == "adapter")
     return QuantizeResult(
         path=path,
@@ -246,11 +262,11 @@ def _result(
         federation=federation_of(master),
         round=master.header.round,
         quantize=spec,
-        rank=rank,
+        rank=part.rank,
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,
-        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master, rank)), 4),
+        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master, part)), 4),
         base=None if base is None else str(base),
         control_variates=master.header.spec.control_variates,
         groups=groups,

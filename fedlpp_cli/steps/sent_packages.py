@@ -71,6 +71,8 @@ def _check_method(package: OpenPackage, master: TensorFile[MasterHeader]) -> Non
     ours, theirs = package.proxy.header, master.header
     if ours.method != theirs.method:
         raise LineageError(f"{package.name}: of method {ours.method!r}, the master has {theirs.method!r}")
+    if ours.spec.drawn is not None and ours.spec.drawn.seed != theirs.spec.seed:
+        raise LineageError(f"{package.name}: its factors A are drawn from another seed than the master's")
     expected = method_of(theirs, source=str(master.path)).plan(theirs.spec, theirs.round)
     if ours.spec.factors != expected:
         raise LineageError(
