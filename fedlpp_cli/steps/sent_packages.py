@@ -76,8 +76,8 @@ def _check_method(package: OpenPackage, master: TensorFile[MasterHeader]) -> Non
     expected = method_of(theirs, source=str(master.path)).plan(theirs.spec, theirs.round)
     if ours.spec.factors != expected:
         raise LineageError(
-            f"{package.name}: it has {ours.spec.factors.trains!r} trained, method {theirs.method!r} in round "
-            f"{theirs.round} has {expected.trains!r}, of the same modules"
+            f"{package.name}: its plan of factors ({ours.spec.factors.trains}) is not the one that method "
+            f"{theirs.method!r} makes for round {theirs.round} ({expected.trains})"
         )
 
 

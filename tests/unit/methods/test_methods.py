@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.simulate import simulate
 from fedlpp_cli.errors import LayoutError, LineageError, ReplayError, UsageError
 from fedlpp_cli.methods.table import METHODS
-from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
 from fedlpp_cli.records.methods import FactorPlan
 from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.specs import FULL_PRECISION, AggregateSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
@@ -223,14 +224,44 @@ def test_an_unknown_method_is_refused(tmp_path, llama, runner):
     assert made.method == "fedlpp"
 
 
-def test_a_package_of_another_method_is_refused(tmp_path, llama):
+@pytest.mark.parametrize(
+    ("method", "trains", "message"),
+    [
+        ("fedlpp", "both", "of method 'fedlpp', the master has 'rolora'"),
+        ("rolora", "both", r"its plan of factors \(both\) is not the one that method 'rolora' makes for round 0 \(B\)"),
+    ],
+)
+def test_a_package_of_another_method_or_plan_is_refused(method, trains, message, tmp_path, llama, runner):
     made = federation(tmp_path, llama, "rolora")
     made.init()
     made.send(0)
-    made.train_client(0, "a")
-    other = reforge(made.master(0), tmp_path / "other-master", kind=MasterHeader, method="fedlpp")
-    with pytest.raises(LineageError):
-        aggregate(other, [made.update(0, "a")], packages=[made.package(0)], out=tmp_path / "next")
+    spec = replace(header_of(made.proxy(0)).spec, factors=FactorPlan(trains=trains))
+    reforge(made.proxy(0), tmp_path / "proxy", kind=ProxyHeader, method=method, spec=spec)
+    pack(tmp_path / "proxy", out=tmp_path / "package", train=RECIPE, ledger=tmp_path / "ledger")
+    client_train(tmp_path / "package", client="a", data=made.data("a"), base=llama, out=tmp_path / "update")
+    fold = [made.master(0), tmp_path / "update", "--package", tmp_path / "package", "--out", tmp_path / "next"]
+    result = runner.invoke(app, ["aggregate", *map(str, fold)])
+    assert result.exit_code == LineageError.exit_code
+    assert re.search(message, " ".join(result.stderr.split()))
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "next").exists()
+
+
+def test_artifacts_of_two_methods_do_not_verify_together(tmp_path, llama):
+    made = federation(tmp_path, llama, "rolora")
+    made.init()
+    made.send(0)
+    reforge(made.proxy(0), tmp_path / "proxy", kind=ProxyHeader, method="fedlpp")
+    with pytest.raises(LineageError, match=r"is of method 'fedlpp', its master .* of 'rolora'"):
+        verify([made.master(0), tmp_path / "proxy"])
+
+
+@pytest.mark.parametrize("method", ["ffa-lora", "as-lora"])
+def test_a_private_base_goes_with_a_method(method, tmp_path, llama):
+    made = federation(tmp_path, llama, method, private_base=True)
+    made.play(1)
+    assert json.loads((tmp_path / "base" / "manifest.json").read_text())["method"] == method
+    verify([tmp_path])
 
 
 def test_an_update_with_another_factor_is_refused(tmp_path, llama):
