@@ -6,9 +6,11 @@ are folded too, for the report and for "residual", and each module's products co
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
+from operator import ne
 
 import torch
 from msgspec.structs import replace
@@ -141,12 +143,9 @@ class Fold:
         """
         stack = self._stack(self.received)
         self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan), stack.is_compiled
-        results = self._folding.results(self.trained)
-        for name in self.shapes:
-            if name not in self.trained:
-                yield from unmoved_tensors(self.master, name, self.spec).items()
-                continue
-            _, result = next(results)
+        left = iter(self.shapes)
+        for name, result in self._folding.results(self.trained):
+            yield from self._unmoved(takewhile(partial(ne, name), left))
             self.mean_squares = self._folding.squares
             if self.noise is not None:
                 self.noise.add_to(name, result)
@@ -157,6 +156,7 @@ class Fold:
                 rounded = value.to(torch.float32)
                 check_finite(rounded, name=tensor_name)
                 yield tensor_name, rounded
+        yield from self._unmoved(left)
         if self.products is None:
             yield from self._kept()
         if self.noise is not None:
@@ -224,6 +224,11 @@ class Fold:
         if combined.factors is not None:
             b, a = combined.factors
         return {factor_b(module): b, factor_a(module): a, **self._note_withheld(module, *combined.withheld)}
+
+    def _unmoved(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """What the round does not train."""
+        for name in names:
+            yield from unmoved_tensors(self.master, name, self.spec).items()
 
     def _kept(self) -> Iterator[tuple[str, Tensor]]:
         """What the master withholds, as it is."""

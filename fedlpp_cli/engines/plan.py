@@ -24,7 +24,8 @@ from fedlpp_cli.models.open_model import open_model, open_tokenizer
 from fedlpp_cli.models.quantized_base import plan_quantized_base
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.quantization.layout import Shape
-from fedlpp_cli.records.headers import BaseHeader, MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import BaseHeader, MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import BaseSpec, ModelSpec
 from fedlpp_cli.refs import parse_ref

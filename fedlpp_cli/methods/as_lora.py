@@ -20,7 +20,7 @@ from typing import Final
 
 from fedlpp_cli.methods.method import Answers, Asked, Method, refuse_for_one_factor
 from fedlpp_cli.randomness import seed_for
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import Factor, FactorPlan, FactorScores
 from fedlpp_cli.rounding import six_digits
 

@@ -8,7 +8,7 @@ is made of what the owner has already, so that it costs no privacy.
 from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.methods.method import Asked, Method, refuse_for_one_factor
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorPlan
 
 if TYPE_CHECKING:

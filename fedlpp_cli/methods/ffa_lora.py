@@ -7,7 +7,7 @@ is gone, which grows with the fourth power of its standard deviation.
 from typing import Final
 
 from fedlpp_cli.methods.method import Method, refuse_for_one_factor
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorPlan
 
 

@@ -8,7 +8,7 @@ batch's mean by tensors, which guarantees nothing about an example, and filters 
 from typing import Final
 
 from fedlpp_cli.methods.method import Asked, Method
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorPlan
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import BOTH, FactorPlan, FactorScores, MethodSpec
 from fedlpp_cli.records.record import to_plain
 from fedlpp_cli.records.specs import AggregateSpec, LoraSpec, QuantSpec, TrainSpec

@@ -6,7 +6,7 @@ Of each round's two factors one is everybody's, so that the mean of products is 
 from typing import Final
 
 from fedlpp_cli.methods.method import Method, refuse_for_one_factor
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorPlan
 
 

@@ -22,7 +22,8 @@ from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES, check_base, c
 from fedlpp_cli.models.base_plan import BasePlan, plan_base, skipped_modules
 from fedlpp_cli.models.base_tensors import INDEX, WEIGHTS, base_tensors, shards_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry, MasterSpec
+from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.record import to_plain
 from fedlpp_cli.records.specs import BaseQuantSpec, ModelSpec, WeightRole

@@ -13,14 +13,13 @@ from fedlpp_cli import canonical
 from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
 from fedlpp_cli.records.audits import AuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import (
     BOTH,
     METHOD,
     DrawnFactors,
     FactorPlan,
-    FactorScores,
     MethodName,
-    MethodSpec,
     Score,
 )
 from fedlpp_cli.records.privacy import ExamplePrivacy
@@ -30,8 +29,6 @@ from fedlpp_cli.records.record import (
     FileName,
     ModuleName,
     PartyName,
-    PositiveFloat,
-    PositiveInt,
     Record,
     TensorName,
     read_record,
@@ -46,13 +43,11 @@ from fedlpp_cli.records.reports import (  # noqa: F401 - what reports are made o
 )
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
-    AggregateSpec,
     BaseQuantSpec,
     ModelSpec,
     QuantSpec,
     TrainMetrics,
     TrainSpec,
-    WeightRole,
     check_update_rounding,
 )
 from fedlpp_cli.version import __version__
@@ -96,31 +91,6 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
             raise ValueError("federation: the first master has null")
         if self.federation is None and not is_first and self.kind != "report":
             raise ValueError("federation: the first master's sha256 is needed")
-
-
-class MasterSpec(Record, frozen=True, kw_only=True):
-    """What the owner knows: the model, the seed, and how this master came to be.
-
-    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components; with
-    `control_variates` SCAFFOLD's lie there too. `withheld`: by module, the rank of what was learned and is no part of
-    the factors that clients get (`aggregation/combine.py`). `base_weights` says of
-    a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
-    without building the model; None where nobody has looked. `next_clip_norm`: what the next round's updates are cut
-    to, where that follows a quantile of their norms. `layer_scores`: what AS-LoRA chooses by; `method_options`: of the
-    federation's method.
-    """
-
-    model: ModelSpec
-    seed: Count
-    quantize: QuantSpec | None
-    aggregate: AggregateSpec | None
-    optimizer_steps: Count = 0
-    control_variates: bool = False
-    withheld: dict[ModuleName, PositiveInt] = {}
-    base_weights: dict[TensorName, WeightRole] | None = None
-    next_clip_norm: PositiveFloat | None = None
-    method_options: MethodSpec = MethodSpec()
-    layer_scores: dict[ModuleName, FactorScores] = {}
 
 
 class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):

@@ -21,11 +21,8 @@ from fedlpp_cli.methods.finish import finished
 from fedlpp_cli.methods.method import Answers, Asked
 from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import (
-    MasterHeader,
-    MasterSpec,
-    ReportHeader,
-)
+from fedlpp_cli.records.headers import MasterHeader, ReportHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorScores
 from fedlpp_cli.records.privacy import ClientPrivacy
 from fedlpp_cli.records.record import Record

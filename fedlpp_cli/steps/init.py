@@ -11,7 +11,8 @@ from fedlpp_cli.models.base_folder import identify_base
 from fedlpp_cli.models.first_values import first_values, resolve_lora
 from fedlpp_cli.models.weight_roles import weight_roles
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import LoraSpec, ModelSpec, TaskSpec, WeightRole

@@ -13,7 +13,7 @@ from fedlpp_cli import aggregate, client_train, init, verify
 from fedlpp_cli.errors import ArtifactError, InterruptedRunError, LineageError, UsageError
 from fedlpp_cli.methods.as_lora import METHOD, layer_of, probability_of_a
 from fedlpp_cli.methods.method import Answers, Asked
-from fedlpp_cli.records.headers import MasterSpec
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import FactorPlan, FactorScores, MethodSpec
 from fedlpp_cli.records.specs import AggregateSpec, BaseSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
 from fedlpp_cli.steps.checkpoints import Checkpointing

@@ -21,7 +21,6 @@ from fedlpp_cli.records.headers import (
     FileEntry,
     Header,
     MasterHeader,
-    MasterSpec,
     PackageHeader,
     PackageSpec,
     ProxyHeader,
@@ -35,6 +34,7 @@ from fedlpp_cli.records.headers import (
     decode_header,
     encode_header,
 )
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import (
     AggregateSpec,
     BaseQuantSpec,
