@@ -37,7 +37,7 @@ MIXED = FactorPlan(trains="modules", modules={"q": "A", "v": "B"}, scores=True)
     ],
 )
 def test_what_makes_no_sense_is_refused(kind, raw):
-    with pytest.raises(ArtifactError, match="^here: "):
+    with pytest.raises(ArtifactError, match=r"^here: "):
         read_record(raw, kind, source="here", error=ArtifactError)
 
 
