@@ -61,12 +61,12 @@ format: $(READY) ## format the code, and rewrite what is generated from it
 
 lock: ## resolve requirements.lock anew (needs uv)
 	echo "$(TORCH)" > .torch.txt
-	uv pip compile pyproject.toml --group dev --extra dp --extra metrics --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --group dev --extra dp --extra metrics --extra report --universal --python-version 3.11 --generate-hashes \
 		--no-emit-package torch --constraint .torch.txt --custom-compile-command "make lock" --quiet -o requirements.lock
 	rm .torch.txt
 
 clean: ## remove what was made, but not .venv
-	rm -rf artifacts/runs examples/*/work .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf artifacts/runs examples/*/work benchmarks/work .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .PHONY: help setup demo test conformance lint format lock clean
 

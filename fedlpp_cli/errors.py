@@ -221,6 +221,23 @@ class SignerError(PolicyError):
     code = "policy-signer"
 
 
+class LeakageError(FedlppError):
+    """What was audited, or planned, tells more than was allowed.
+
+    Args:
+        message: as `FedlppError`.
+        result: what was found; it is shown in front of the error.
+        hint: as `FedlppError`.
+    """
+
+    exit_code = 12
+    code = "leakage"
+
+    def __init__(self, message: str, *, result: object, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
+
+
 class InterruptedRunError(FedlppError):
     """Ctrl-C."""
 

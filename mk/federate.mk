@@ -12,6 +12,7 @@
 #                control variates, where [train] asks for those
 #   LEDGERS      a folder with CLIENT.budget for each client who trains with privacy for examples, which [privacy] or
 #                CLIENT_TRAIN_OPTIONS="--dp-epsilon 8 --dp-rounds 3" ask for; begun in the first round
+#   MASKED       1: each client gets a package of its own, as [mask] client or QUANTIZE_OPTIONS="--mask-client 0.5" need
 #   SIGN         a private key, clinic.pem, that signs packages; clients take no others. Its passphrase: FEDLPP_PASSPHRASE
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #
@@ -49,19 +50,40 @@ states = $(if $(KEEP_STATE),$(if $(2),--state $(RUN)/$(2)/states/$*.safetensors)
 # $(1): the round before, if any.
 ledger = $(if $(LEDGERS),--ledger $(LEDGERS)/$*.budget$(if $(1),, --new-ledger))
 
-# $(1): this round, $(2): the next one, $(3): the one before. A private base is quantized in the first round and lies in $(RUN)/base.
-define round_rules
+# What client % gets, or all of them, and all that went out in round $(1).
+package = $(if $(MASKED),packages/%,package)
+packages = $(if $(MASKED),$(CLIENTS:%=--package $(RUN)/$(1)/packages/%),--package $(RUN)/$(1)/package)
+quantized = --base-out $(RUN)/base $(QUANTIZE_OPTIONS)
+packed = --base-artifact $(RUN)/base --ledger $(RUN)/releases.jsonl $(sign) $(PACK_OPTIONS)
+
+# $(1): this round.
+ifdef MASKED
+define send_rules
+$$(CLIENTS:%=$$(RUN)/$(1)/proxies/%.safetensors): $$(RUN)/$(1)/proxies/%.safetensors: | $$(RUN)/$(1)/master.safetensors
+	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) $$(quantized) --client $$* --out $$@ --quiet
+
+$$(CLIENTS:%=$$(RUN)/$(1)/packages/%/manifest.json): $$(RUN)/$(1)/packages/%/manifest.json: | $$(RUN)/$(1)/proxies/%.safetensors
+	$$(FEDLPP) pack $$(RUN)/$(1)/proxies/$$*.safetensors $$(settings) $$(packed) --out $$(@D) --quiet
+endef
+else
+define send_rules
 $$(RUN)/$(1)/proxy.safetensors: | $$(RUN)/$(1)/master.safetensors
-	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) --base-out $$(RUN)/base $$(QUANTIZE_OPTIONS) --out $$@ --quiet
+	$$(FEDLPP) quantize $$(RUN)/$(1)/master.safetensors $$(settings) $$(quantized) --out $$@ --quiet
 
 $$(RUN)/$(1)/package/manifest.json: | $$(RUN)/$(1)/proxy.safetensors
-	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) --base-artifact $$(RUN)/base --ledger $$(RUN)/releases.jsonl $$(sign) $$(PACK_OPTIONS) --out $$(@D) --quiet
+	$$(FEDLPP) pack $$(RUN)/$(1)/proxy.safetensors $$(settings) $$(packed) --out $$(@D) --quiet
+endef
+endif
 
-$$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/package/manifest.json
-	$$(FEDLPP) client-train $$(RUN)/$(1)/package --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(call ledger,$(3)) $$(signer) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
+# $(1): this round, $(2): the next one, $(3): the one before. A private base is quantized in the first round and lies in $(RUN)/base.
+define round_rules
+$(call send_rules,$(1))
+
+$$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors): $$(RUN)/$(1)/updates/%.safetensors: | $$(RUN)/$(1)/$(package)/manifest.json
+	$$(FEDLPP) client-train $$(RUN)/$(1)/$(subst %,$$*,$(package)) --client $$* $$(data) $$(settings) $$(call states,$(1),$(3)) $$(call ledger,$(3)) $$(signer) $$(CLIENT_TRAIN_OPTIONS) --out $$@ --quiet
 
 $$(RUN)/$(2)/master.safetensors: | $$(CLIENTS:%=$$(RUN)/$(1)/updates/%.safetensors)
-	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| --package $$(RUN)/$(1)/package $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet
+	$$(FEDLPP) aggregate $$(RUN)/$(1)/master.safetensors $$| $(packages) $$(settings) $$(AGGREGATE_OPTIONS) --out $$@ --quiet
 endef
 
 $(foreach number,$(shell seq 1 $(ROUNDS)),$(eval $(call round_rules,$(word $(number),$(round_names)),$(word $(number),$(wordlist 2,$(words $(round_names)),$(round_names))),$(lastword $(wordlist 2,$(number),- $(round_names))))))

@@ -7,7 +7,7 @@ python tools/generate.py --check   say which are stale, exit 1 if any
 import inspect
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,9 +53,10 @@ def schema(kind: str) -> str:
 
 def commands_page() -> str:
     """Every command: what it does, examples, arguments, options."""
-    root: Any = typer.main.get_command(app)
-    parts = [NOTE + "# Commands\n\n" + "\n".join(f"- [`{name}`](#{name})" for name in root.commands) + "\n"]
-    for name, command in root.commands.items():
+    commands = dict(_all_commands(typer.main.get_command(app)))
+    links = "\n".join(f"- [`{name}`](#{name.replace(' ', '-')})" for name in commands)
+    parts = [NOTE + "# Commands\n\n" + links + "\n"]
+    for name, command in commands.items():
         text = inspect.cleandoc(command.help or "")
         prose = [line for line in text.splitlines() if not line.startswith(("fedlpp ", "    "))]
         examples = [line for line in text.splitlines() if line.startswith(("fedlpp ", "    "))]
@@ -64,6 +65,15 @@ def commands_page() -> str:
         rows = [_parameter_row(parameter) for parameter in command.params if parameter.name != "help"]
         parts.append("| | | default |\n|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def _all_commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Name to command, of groups each command with the group's name in front."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _all_commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
 
 
 def exit_codes_page() -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from fedlpp_cli.adapters.control_tensors import control_name, with_control
 from fedlpp_cli.adapters.drawn import check_drawn, draw, draw_all, is_drawn, sent_shapes
+from fedlpp_cli.adapters.masks import mask_layout, row_factors
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError, UsageError
 from fedlpp_cli.quantization.layout import Shape, parts_layout
-from fedlpp_cli.records.headers import ProxyHeader, UpdateHeader
+from fedlpp_cli.records.headers import ProxyHeader, ProxySpec, UpdateHeader
 from fedlpp_cli.records.specs import QuantSpec
 from fedlpp_cli.records.tensor_groups import common_groups, unknown_groups
 
@@ -34,14 +35,28 @@ def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
     }
 
 
+def whole_layout(spec: ProxySpec) -> Layout:
+    """Name to (dtype, shape) of every tensor in a proxy with that header: not what is drawn, masks and variates too."""
+    sent = with_control(sent_shapes(spec), spec.control_variates)
+    return {**proxy_layout(sent, spec.quantize), **mask_layout(spec.shapes, spec.mask)}
+
+
 def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
-    """What the proxy says of a component, float32; one that it leaves to be drawn is drawn, and not compared.
+    """What the proxy says of a component, float32: masked rows are zero, and what is left is scaled.
+
+    One that the proxy leaves to be drawn is drawn, and not compared.
 
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
-    shape, spec = _shape_of(proxy, component), proxy.header.spec
-    return draw(spec, component) if is_drawn(spec, component) else _read_rounded(proxy, component, shape)
+    import torch
+
+    shape, spec = shape_of(proxy, component), proxy.header.spec
+    if is_drawn(spec, component):
+        return draw(spec, component)
+    value = _read_rounded(proxy, component, shape)
+    factors = row_factors(proxy, component)
+    return value if factors is None else value * torch.from_numpy(factors).float().unsqueeze(1)
 
 
 def read_adapter(proxy: TensorFile[ProxyHeader]) -> "dict[str, Tensor]":
@@ -61,7 +76,7 @@ def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | No
     Raises:
         ArtifactError: as `read_component`.
     """
-    shape = _shape_of(proxy, component)
+    shape = shape_of(proxy, component)
     return _read_rounded(proxy, control_name(component), shape) if proxy.header.spec.control_variates else None
 
 
@@ -77,7 +92,7 @@ def read_update(update: TensorFile[UpdateHeader], component: str, shape: Shape) 
         NotFiniteError: numbers or scales that are not finite.
         ArtifactError: codes that no tensor gives.
     """
-    parts = _read_parts(update, component, shape)
+    parts = read_parts(update, component, shape)
     for part, tensor in parts.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             name = tensor_name(component, part)
@@ -91,9 +106,8 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
     Raises:
         ArtifactError: naming the first difference, or more to draw than anybody could.
     """
-    spec = proxy.header.spec
-    check_drawn(spec, source=str(proxy.path))
-    expected = proxy_layout(with_control(sent_shapes(spec), spec.control_variates), spec.quantize)
+    check_drawn(proxy.header.spec, source=str(proxy.path))
+    expected = whole_layout(proxy.header.spec)
     found = layout_of(proxy.tensors)
     if found != expected:
         name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -135,7 +149,12 @@ def check_same_layout(found: Layout, expected: Layout, *, source: str) -> None:
 Rounded = TensorFile[ProxyHeader] | TensorFile[UpdateHeader]
 
 
-def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
+def shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
+    """The component's shape, as the header says it.
+
+    Raises:
+        ArtifactError: no such component.
+    """
     shape = proxy.header.spec.shapes.get(component)
     if shape is None:
         raise ArtifactError(f"{proxy.path}: no component {component!r}")
@@ -143,10 +162,11 @@ def _shape_of(proxy: TensorFile[ProxyHeader], component: str) -> Shape:
 
 
 def _read_rounded(proxy: TensorFile[ProxyHeader], name: str, shape: Shape) -> "Tensor":
-    return _dequantize(proxy, name, _read_parts(proxy, name, shape), shape)
+    return _dequantize(proxy, name, read_parts(proxy, name, shape), shape)
 
 
-def _read_parts(file: Rounded, component: str, shape: Shape) -> "dict[str, Tensor]":
+def read_parts(file: Rounded, component: str, shape: Shape) -> "dict[str, Tensor]":
+    """The parts of a component as they lie in the file, by the names of `layout.parts_layout`."""
     spec = file.header.spec.quantize.of(component)
     return {part: file.read(tensor_name(component, part)) for part in parts_layout(shape, spec)}
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from fedlpp_cli.adapters.proxy_tensors import Rounded, tensor_name
 from fedlpp_cli.errors import ArtifactError, NotFiniteError
-from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, packed_bytes
+from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, Table, packed_bytes, table_of
 from fedlpp_cli.quantization.levels import level_values
-from fedlpp_cli.records.specs import Bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +43,8 @@ def read_window(file: Rounded, component: str, start: int, out: Array, *, compil
     if spec.bits == "full":
         _fill(file, component, 4 * start, out)
         return
-    first, last = packed_bytes(start, spec.bits), packed_bytes(stop, spec.bits)
+    table = table_of(spec)
+    first, last = packed_bytes(start, table), packed_bytes(stop, table)
     codes = np.empty(last - first, np.uint8)
     _fill(file, tensor_name(component, "codes"), first, codes)
     scales = _read_scales(file, component, start // spec.block, -(-stop // spec.block))
@@ -54,7 +54,7 @@ def read_window(file: Rounded, component: str, start: int, out: Array, *, compil
         starts = start + np.arange(-(-len(out) // block)) * block
         scales = scales[starts // spec.block - start // spec.block]
     try:
-        _decode(codes, scales, spec.bits, block, out, compiled=compiled)
+        _decode(codes, scales, table, block, out, compiled=compiled)
     except ValueError as error:
         raise ArtifactError(f"{file.path}: component {component!r}: {error}") from None
 
@@ -66,12 +66,13 @@ def read_values(file: Rounded, component: str, shape: Shape, *, compiled: bool) 
     return out
 
 
-def _decode(codes: Array, scales: Array, bits: Bits, block: int, out: Array, *, compiled: bool) -> None:
+def _decode(codes: Array, scales: Array, bits: Table, block: int, out: Array, *, compiled: bool) -> None:
     import torch
 
+    from fedlpp_cli.quantization.codec import decode, has_kernels
     from fedlpp_cli.quantization.packing import check_tail
 
-    if compiled:
+    if compiled and has_kernels(bits):
         from fedlpp_cli.quantization.compiled import decode_patterns
         from fedlpp_cli.quantization.kernels import FLOAT32, dequantize_bytes
 
@@ -81,8 +82,6 @@ def _decode(codes: Array, scales: Array, bits: Bits, block: int, out: Array, *, 
             check_tail(torch.from_numpy(codes), len(out), bits)
             decode_patterns(codes, scales, bits, block, FLOAT32, out.view(np.uint32), threads=1)
     else:
-        from fedlpp_cli.quantization.codec import decode
-
         out[:] = decode(torch.from_numpy(codes), torch.from_numpy(scales), len(out), bits, block).numpy()
 
 

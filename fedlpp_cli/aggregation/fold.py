@@ -25,6 +25,7 @@ from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.client_noise import ClientNoise
 from fedlpp_cli.aggregation.control_variates import control_step
 from fedlpp_cli.aggregation.magnitudes import Magnitudes
+from fedlpp_cli.aggregation.masks import sight_of
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.module_products import ModuleProducts
 from fedlpp_cli.aggregation.optimizer_state import next_tensors, unmoved_tensors
@@ -69,6 +70,7 @@ class Fold:
             self.spec = replace(self.spec, n_population=self.control.n_population)
         clips = self.spec if self.noise is None else replace(self.spec, clip_norm=self.noise.clip_norm)
         self.clip_factors = clip_factors(clips, self.norms)
+        self._sight = sight_of(self.received, self.shapes)
         self._weights = self._shares()
         self._folding: Folding | None = None
         self._is_compiled = False
@@ -142,7 +144,8 @@ class Fold:
             GateError: a value that is not finite, or as `plan`.
         """
         stack = self._stack(self.received)
-        self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan), stack.is_compiled
+        row_factors = self._sight.factors(self.weights) if self._sight and self.spec.mask_mean == "aware" else None
+        self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan, row_factors), stack.is_compiled
         left = iter(self.shapes)
         for name, result in self._folding.results(self.trained):
             yield from self._unmoved(takewhile(partial(ne, name), left))
@@ -255,4 +258,5 @@ class Fold:
             self.trained,
             threads=self.threads,
             own_shapes=[one.shapes for one in received],
+            sight=self._sight,
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlpp_cli.aggregation.masks import RowFactors
 from fedlpp_cli.aggregation.network import merges
 from fedlpp_cli.aggregation.rules import Plan
 from fedlpp_cli.aggregation.stack import Stack, Window
@@ -68,8 +69,11 @@ class Folding:
     `products` `(n,)`: of each update, before clipping, with the result. `squares`: of the result.
     """
 
-    def __init__(self, stack: Stack, factors: Sequence[float], plan: Plan) -> None:
-        self._stack, self._plan = stack, plan
+    def __init__(
+        self, stack: Stack, factors: Sequence[float], plan: Plan, row_factors: RowFactors | None = None
+    ) -> None:
+        """`row_factors`: what rows of the sum are multiplied with, where not all clients got all."""
+        self._stack, self._plan, self._row_factors = stack, plan, row_factors
         self._factors = np.array(factors, np.float64)
         self._weights = np.array(plan.weights, np.float64) * self._factors
         self._chosen = np.flatnonzero(np.array(plan.weights))
@@ -92,7 +96,7 @@ class Folding:
                 yield window
 
         def work(window: Window, rows: Array) -> tuple[Window, Array]:
-            return window, self._fold(rows, whole[window.component][window.start : window.stop])
+            return window, self._fold(window, rows, whole[window.component][window.start : window.stop])
 
         for window, sums in self._stack.run(work, windows()):
             self.products += sums[:-1]
@@ -100,7 +104,7 @@ class Folding:
             if window.stop == window.n_values:
                 yield window.component, whole.pop(window.component).reshape(shapes[window.component])
 
-    def _fold(self, rows: Array, out: Array) -> Array:
+    def _fold(self, window: Window, rows: Array, out: Array) -> Array:
         """Products of the rows with the result, which goes to `out`, and behind them its square."""
         loops, trimmed = self._stack.loops, self._plan.trimmed
         if trimmed is None:
@@ -113,6 +117,8 @@ class Folding:
             if (factors != 1).any():
                 values = values.astype(np.float64) * factors[:, None]
             loops.mean_of_sorted(values, merges(n_chosen, low, high), low, high, out)
+        if self._row_factors is not None:
+            self._row_factors.multiply(window.component, window.start, out)
         return np.array([*(loops.sum_products(row, out) for row in rows), loops.sum_products(out, out)])
 
 

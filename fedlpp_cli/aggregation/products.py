@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
 from fedlpp_cli.adapters.drawn import draw, is_drawn
+from fedlpp_cli.adapters.masks import row_factors
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.stack import is_large
@@ -110,7 +111,9 @@ def _factor(proxy: TensorFile[ProxyHeader], name: str, *, compiled: bool) -> Ten
     spec = proxy.header.spec
     if is_drawn(spec, name):
         return draw(spec, name).double()
-    return torch.from_numpy(read_values(proxy, name, spec.shapes[name], compiled=compiled)).double()
+    value = torch.from_numpy(read_values(proxy, name, spec.shapes[name], compiled=compiled)).double()
+    factors = row_factors(proxy, name)
+    return value if factors is None else value * torch.from_numpy(factors).unsqueeze(1)
 
 
 def _is_large(received: Sequence[Received]) -> bool:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.codec import MIN_COMPILED
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import UpdateHeader
+
+if TYPE_CHECKING:
+    from fedlpp_cli.aggregation.masks import Sight
 
 # Values in a window of all clients: 8 MB in float32, near enough for two passes over it.
 _WINDOW_VALUES: Final = 2**21
@@ -71,6 +74,7 @@ class Stack:
         *,
         threads: int,
         own_shapes: Sequence[Mapping[str, Shape]] | None = None,
+        sight: "Sight | None" = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -79,9 +83,10 @@ class Stack:
             shapes: component to shape, in the order in which components are read.
             threads: how many may run.
             own_shapes: the same for each update, where they are not all of these shapes.
+            sight: who got what, in a round with masks: of the rest nothing is read but zeros.
         """
         self.updates = updates
-        self._shapes = shapes
+        self._shapes, self._sight = shapes, sight
         self._own_shapes = own_shapes or [shapes] * len(updates)
         self.n_values = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
         self.is_compiled = is_large(len(updates) * sum(self.n_values.values()))
@@ -127,7 +132,9 @@ class Stack:
         size = window.stop - window.start
         rows: Array = self._memory.values[: size * len(self.updates)].reshape(len(self.updates), size)
         name = window.component
-        for row, update, own in zip(rows, self.updates, self._own_shapes, strict=True):
+        for k, (row, update, own) in enumerate(zip(rows, self.updates, self._own_shapes, strict=True)):
             shapes = own[name], self._shapes[name]
             read_padded(update, name, shapes, window.start, row, compiled=self.is_compiled)
+            if self._sight is not None:
+                self._sight.hide(k, name, window.start, row)
         return rows

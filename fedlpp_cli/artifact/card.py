@@ -18,6 +18,12 @@ this round needs; in your next round give it with `--state`. Keep that file to y
 """
 
 
+_MASK: Final = """
+The adapter is not whole: of some layers' output features you get nothing, and they stay as in the base model. They are
+not trained either. Other clients may get other features.
+"""
+
+
 def package_card(proxy: ProxyHeader, spec: PackageSpec) -> str:
     """The text. It depends on the artifacts alone."""
     model, train, weights = proxy.spec.model, spec.train, _precision(proxy.spec.quantize)
@@ -26,6 +32,7 @@ def package_card(proxy: ProxyHeader, spec: PackageSpec) -> str:
     optimizer = f"{train.optimizer}, control variates" if train.control_variates else train.optimizer
     state = " --state-out state.safetensors" if train.control_variates else ""
     address = f" ({model.base.hub})" if model.base.hub else ""
+    mask = _MASK if proxy.spec.mask else ""
     front = ["library_name: peft", "tags: [fedlpp, federated-learning, lora]"]
     if model.base.hub and model.base.hub.startswith("hf://") and not model.base.hub.startswith("hf://datasets/"):
         front.append(f"base_model: {model.base.hub.removeprefix('hf://').split('@')[0]}")
@@ -49,7 +56,7 @@ what goes back is the difference of the adapter before and after training.
 
     fedlpp verify THIS_FOLDER
     fedlpp client-train THIS_FOLDER --client NAME --data your.jsonl --out update.safetensors{state}
-{"" if spec.update.bits == "full" else _STATE}{_CONTROL if train.control_variates else ""}"""
+{"" if spec.update.bits == "full" else _STATE}{_CONTROL if train.control_variates else ""}{mask}"""
 
 
 def _trained(plan: FactorPlan) -> str:

@@ -3,11 +3,12 @@
 Two roundings of the same weights tell more than one: the intervals of two formats intersect, the mean of many draws
 has almost no error. So `pack` notes what it is about to release, and refuses another image of what was released before.
 Proxies of several ranks are no second rounding: `quantize` makes all of them from one (`adapters/ranks.py`), so
-each rank may go out once, all with the same spec.
+each rank may go out once, all with the same spec. Neither are those of several clients with masks of equal shares: all
+are parts of one rounding (`adapters/masks.py`). A proxy without masks shows what they hide, and is refused beside them.
 
 The ledger is a file of the owner's, one canonical JSON object a line:
 
-    {"about":"adapter","master":"<sha256>","proxy":"<sha256>","quantize":{...},"rank":8}
+    {"about":"adapter","client":null,"mask":null,"master":"<sha256>","proxy":"<sha256>","quantize":{...},"rank":8}
     {"about":"base","base":"<sha256>","federation":"<sha256>"}
 
 A line is on disk before the package that it is about has its name. A crash in between leaves a line about a package
@@ -24,7 +25,8 @@ from fedlpp_cli.artifact.ledger_file import append, locked
 from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.whole import fsync_folder
 from fedlpp_cli.errors import ArtifactError, FedlppError, OutputError, SecondReleaseError, UsageError
-from fedlpp_cli.records.record import Digest, PositiveInt, Record, read_record, to_plain
+from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.record import Digest, PartyName, PositiveInt, Record, read_record, to_plain
 from fedlpp_cli.records.specs import QuantSpec
 
 _MAX_BYTES: Final = 64 * 2**20
@@ -33,12 +35,17 @@ _ELSEWHERE: Final = "--ledger FILE, or FEDLPP_STATE, puts the release ledger els
 
 
 class AdapterRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="adapter"):
-    """A master's adapter goes out as a proxy. `rank` None: an older line, which does not say."""
+    """A master's adapter goes out as a proxy. `rank` None: an older line, which does not say.
+
+    `mask` and `client`: as in the proxy's header.
+    """
 
     master: Digest
     proxy: Digest
     quantize: QuantSpec
     rank: PositiveInt | None = None
+    mask: MaskSpec | None = None
+    client: PartyName | None = None
 
     @property
     def secret(self) -> tuple[str, str]:
@@ -51,12 +58,12 @@ class AdapterRelease(Record, frozen=True, kw_only=True, tag_field="about", tag="
         return "proxy", self.proxy
 
     def goes_with(self, other: "Release") -> bool:
-        """Whether both are made from one rounding: the same one, with different ranks."""
+        """Whether both are made from one rounding: the same one, with different ranks, or other clients' masks."""
         return (
             isinstance(other, AdapterRelease)
-            and self.quantize == other.quantize
+            and (self.quantize, self.mask) == (other.quantize, other.mask)
             and None not in (self.rank, other.rank)
-            and self.rank != other.rank
+            and (self.rank != other.rank if self.client is None else self.client != other.client)
         )
 
 

@@ -6,6 +6,8 @@
     <run>/round-0000/master.safetensors      owner only
     <run>/round-0000/proxy.safetensors
     <run>/round-0000/package/
+    <run>/round-0000/proxies/<client>.safetensors   in place of those two,
+    <run>/round-0000/packages/<client>/      where masks hide other rows from each client
     <run>/round-0000/updates/<client>.safetensors
     <run>/round-0000/states/<client>.safetensors   the client's alone
     <run>/round-0000/reference.safetensors   the owner's own update, for rules that compare with one
@@ -28,6 +30,8 @@ MASTER: Final = "master.safetensors"
 REPORT: Final = "master.report.json"
 PROXY: Final = "proxy.safetensors"
 PACKAGE: Final = "package"
+PROXIES: Final = "proxies"
+PACKAGES: Final = "packages"
 UPDATES: Final = "updates"
 RELEASES: Final = "releases.jsonl"
 STATES: Final = "states"
@@ -49,6 +53,13 @@ class RoundFolder:
     updates: dict[str, Path]
     states: dict[str, Path]
     reference: Path | None
+    proxies: dict[str, Path]
+    packages: dict[str, Path]
+
+    @property
+    def some_package(self) -> Path | None:
+        """That of all clients, or of the first."""
+        return self.package or next(iter(self.packages.values()), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,14 @@ class RoundPaths:
     def package(self) -> Path:
         """What clients get."""
         return self.folder / PACKAGE
+
+    def proxy_for(self, client: str | None) -> Path:
+        """What that client may see of it; None where all see the same."""
+        return self.proxy if client is None else self.folder / PROXIES / f"{client}{SUFFIX}"
+
+    def package_for(self, client: str | None) -> Path:
+        """What that client gets; None where all get the same."""
+        return self.package if client is None else self.folder / PACKAGES / client
 
     def update(self, client: str) -> Path:
         """What a client sends back."""
@@ -137,6 +156,8 @@ def _scan_round(number: int, path: Path) -> RoundFolder:
         updates=_by_client(path / UPDATES),
         states=_by_client(path / STATES),
         reference=_if_there(path / REFERENCE),
+        proxies=_by_client(path / PROXIES),
+        packages={one.parent.name: one.parent for one in sorted((path / PACKAGES).glob(f"[!.]*/{MANIFEST}"))},
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, cast
 
 from fedlpp_cli.artifact import tensor_header
 from fedlpp_cli.artifact.safetensors_file import TORCH_NAMES, SafetensorsFile
-from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, DTYPE_BYTES, METADATA_KEY, TensorInfo
+from fedlpp_cli.artifact.tensor_header import ANY_DTYPE, DTYPE_BYTES, METADATA_KEY, NUMBERED_BYTES, TensorInfo
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.records.headers import (
@@ -22,6 +22,7 @@ from fedlpp_cli.records.headers import (
     MasterHeader,
     ProxyHeader,
     StateHeader,
+    TranscriptHeader,
     UpdateHeader,
     check_kind,
     decode_header,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 _HASHED_BYTES: Final = 2**20
-_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader, CheckpointHeader)
+_KINDS: Final = (MasterHeader, ProxyHeader, UpdateHeader, StateHeader, CheckpointHeader, TranscriptHeader)
 
 
 class TensorFile(SafetensorsFile, Generic[HeaderT_co]):
@@ -51,13 +52,14 @@ class TensorFile(SafetensorsFile, Generic[HeaderT_co]):
             LineageError: a sound artifact of another kind.
         """
         self._digest, self._n_hashed, self._is_hashing = hashlib.sha256(), 0, False
-        super().__init__(path, dtypes=DTYPE_BYTES)
+        super().__init__(path, dtypes=NUMBERED_BYTES)
         source = str(path)
         try:
             self.raw_header = tensor_header.artifact_header(self.metadata, source=source)
             header = decode_header(self.raw_header, source=source)
             if not isinstance(header, _KINDS):
                 raise ArtifactError(f"{source}: a {header.kind} is not a tensor file")
+            _check_dtypes(header, self.tensors, source=source)
             self.header: HeaderT_co = check_kind(header, kind, source=source)
         except BaseException:
             self.close()
@@ -121,7 +123,8 @@ class TensorWriter:
         self._target, self._descriptor = target, descriptor
         prefix, self._infos = tensor_header.build(layout, (METADATA_KEY, encode_header(header).decode("ascii")))
         n_bytes = max((info.stop for info in self._infos.values()), default=len(prefix))
-        tensor_header.parse(prefix, n_bytes, source=str(target))  # what nobody would read is not written
+        _, infos = tensor_header.parse(prefix, n_bytes, source=str(target), dtypes=NUMBERED_BYTES)
+        _check_dtypes(header, infos, source=str(target))  # what nobody would read is not written
         self._missing = set(layout)
         with output_errors(target):
             write_all(descriptor, prefix, 0)
@@ -165,6 +168,17 @@ class TensorWriter:
         """Check that nothing is missing."""
         if self._missing:
             raise ValueError(f"tensors announced and not written: {sorted(self._missing)[:3]}")
+
+
+def _check_dtypes(header: Header, infos: Mapping[str, TensorInfo], *, source: str) -> None:
+    """Whole numbers are a transcript's alone: everything else is made of weights, or of codes in bytes."""
+    if isinstance(header, TranscriptHeader):
+        return
+    for info in infos.values():
+        if info.dtype not in DTYPE_BYTES:
+            raise ArtifactError(
+                f"{source}: tensor {info.name!r} has dtype {info.dtype!r}, not {', '.join(DTYPE_BYTES)}"
+            )
 
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]

@@ -33,6 +33,8 @@ ANY_DTYPE: Final = {
 }  # fmt: skip
 # What artifacts that are one file have.
 DTYPE_BYTES: Final = {name: ANY_DTYPE[name] for name in ("F32", "BF16", "F16", "U8")}
+# And with whole numbers, which only transcripts have.
+NUMBERED_BYTES: Final = {name: ANY_DTYPE[name] for name in (*DTYPE_BYTES, "I32")}
 _DTYPE_ORDER: Final = {name: index for index, name in enumerate(ANY_DTYPE)}
 # A module's name, of 256 characters at most, a factor's, and a part's.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,319}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedlpp_cli.cli.options import of
-from fedlpp_cli.records.specs import AggregateSpec, Combine, Rule, ServerOptimizer, Weighting
+from fedlpp_cli.records.specs import AggregateSpec, Combine, MaskMean, Rule, ServerOptimizer, Weighting
 
 OPTIMIZER = "Server optimizer"
 RULE = "Rule"
@@ -18,6 +18,10 @@ WeightingOpt = Annotated[Weighting | None, of(AggregateSpec, "weighting", "Weigh
 MaxExamplesOpt = Annotated[int | None, of(AggregateSpec, "max_examples", "Examples of a client that count at most.")]
 CombineOpt = Annotated[
     Combine | None, of(AggregateSpec, "combine", "What is averaged: factors, or products B A in one of three ways.")
+]
+MaskMeanOpt = Annotated[
+    MaskMean | None,
+    of(AggregateSpec, "mask_mean", "With masks: the mean over those who got a row, or as if all had."),
 ]
 RuleOpt = Annotated[Rule | None, of(AggregateSpec, "rule", "How updates become one.", panel=RULE)]
 NMaliciousOpt = Annotated[

@@ -7,8 +7,11 @@ import typer
 
 from fedlpp_cli.cli.boundary import FedlppGroup, command
 from fedlpp_cli.cli.commands.aggregate import aggregate
+from fedlpp_cli.cli.commands.audit import audit
 from fedlpp_cli.cli.commands.budget import budget
 from fedlpp_cli.cli.commands.client_train import client_train
+from fedlpp_cli.cli.commands.distill import publish as distill_publish
+from fedlpp_cli.cli.commands.distill import train as distill_train
 from fedlpp_cli.cli.commands.evaluate import evaluate
 from fedlpp_cli.cli.commands.export import export
 from fedlpp_cli.cli.commands.import_adapter import import_adapter
@@ -18,7 +21,9 @@ from fedlpp_cli.cli.commands.keygen import keygen
 from fedlpp_cli.cli.commands.log import log
 from fedlpp_cli.cli.commands.methods import methods
 from fedlpp_cli.cli.commands.pack import pack
+from fedlpp_cli.cli.commands.plan import plan
 from fedlpp_cli.cli.commands.quantize import quantize
+from fedlpp_cli.cli.commands.report import report
 from fedlpp_cli.cli.commands.simulate import simulate
 from fedlpp_cli.cli.commands.status import status
 from fedlpp_cli.cli.commands.verify import verify
@@ -28,17 +33,27 @@ OWNER = "Model owner"
 CLIENT = "Data holder"
 EITHER = "Either"
 
-app = typer.Typer(
-    name="fedlpp",
-    cls=FedlppGroup,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+
+def _typer(name: str, text: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=text,
+        cls=FedlppGroup,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = _typer("fedlpp")
+distill = _typer(
+    "distill", "Teach by answers to synthetic inputs: no parameters travel, no rows, and nobody aggregates."
 )
 
 for name, function, panel in (
+    ("plan", plan, OWNER),
     ("init", init, OWNER),
     ("import", import_adapter, OWNER),
     ("quantize", quantize, OWNER),
@@ -48,6 +63,8 @@ for name, function, panel in (
     ("aggregate", aggregate, OWNER),
     ("simulate", simulate, OWNER),
     ("evaluate", evaluate, EITHER),
+    ("report", report, EITHER),
+    ("audit", audit, EITHER),
     ("export", export, OWNER),
     ("keygen", keygen, EITHER),
     ("methods", methods, EITHER),
@@ -57,6 +74,10 @@ for name, function, panel in (
     ("log", log, EITHER),
 ):
     command(app, name, panel=panel)(function)
+
+command(distill, "distill publish")(distill_publish)
+command(distill, "distill train")(distill_train)
+app.add_typer(distill, rich_help_panel=EITHER)
 
 
 def _print_version(asked: bool) -> None:

@@ -63,3 +63,14 @@ def short(digest: str | None) -> str | None:
 def number(value: float | None) -> str | None:
     """Four significant digits."""
     return None if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def train_text(train: Any) -> str:
+    """A recipe in a line."""
+    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
+    batch = f"batch {train.batch_size}" + (
+        f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
+    )
+    proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
+    control = ", control variates" if train.control_variates else ""
+    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}{control}"

@@ -45,14 +45,17 @@ class FedlppGroup(TyperGroup):
             return super().invoke(ctx)
         except _TyperUsageError as error:
             if ctx.obj is True:
-                screen = Screen(ctx.invoked_subcommand or "fedlpp", as_json=True)
+                path = " ".join(ctx.command_path.split()[1:])
+                screen = Screen(f"{path} {ctx.invoked_subcommand or ''}".strip() or "fedlpp", as_json=True)
                 screen.show_error(UsageError(_text(error)))
                 raise typer.Exit(UsageError.exit_code) from None
             raise
 
 
-def command(app: typer.Typer, name: str, *, panel: str) -> Callable[[Callable[..., Record]], Callable[..., Record]]:
-    """Register a function that returns a result as a command of that name.
+def command(
+    app: typer.Typer, name: str, *, panel: str | None = None
+) -> Callable[[Callable[..., Record]], Callable[..., Record]]:
+    """Register a function that returns a result as a command of that name, the last word of which `app` knows it by.
 
     The command gets `--json` and `--quiet`. Its result is shown; an error of ours becomes one line and an exit code.
     """
@@ -79,7 +82,7 @@ def command(app: typer.Typer, name: str, *, panel: str) -> Callable[[Callable[..
             raise typer.Exit(failure.exit_code)
 
         run.__signature__ = _with_common_options(function)  # type: ignore[attr-defined]
-        app.command(name, rich_help_panel=panel)(run)
+        app.command(name.rsplit(maxsplit=1)[-1], rich_help_panel=panel)(run)
         return function
 
     return register

@@ -13,6 +13,7 @@ from fedlpp_cli.records.specs import (
     BaseFormat,
     BaseQuantSpec,
     Bits,
+    Codebook,
     ComputeType,
     EvaluateSpec,
     LoraSpec,
@@ -141,6 +142,10 @@ ModulesToSaveOpt = Annotated[
 BitsOpt = Annotated[Bits | None, of(QuantSpec, "bits", "Bits a weight; full leaves float32.", panel=ROUNDING)]
 BlockOpt = Annotated[int | None, of(QuantSpec, "block", "Weights that share a scale.", panel=ROUNDING)]
 ScaleOpt = Annotated[ScaleType | None, of(QuantSpec, "scale", "How scales are kept.", panel=ROUNDING)]
+CodebookOpt = Annotated[
+    Codebook | None,
+    of(QuantSpec, "codebook", "FedLPP's levels, or FedQSN's: as many below 0 as above.", panel=ROUNDING),
+]
 RoundingOpt = Annotated[
     Rounding | None,
     of(QuantSpec, "rounding", "The nearest level, or a draw between the two around.", panel=ROUNDING),
@@ -254,6 +259,10 @@ UpdateScaleOpt = Annotated[
     ScaleType | None,
     of(FULL_PRECISION, "scale", "How an update's scales are kept.", panel=UPDATE, flag="--update-scale"),
 ]
+UpdateCodebookOpt = Annotated[
+    Codebook | None,
+    of(FULL_PRECISION, "codebook", "Levels of an update.", panel=UPDATE, flag="--update-codebook"),
+]
 UpdateScaleRoundingOpt = Annotated[
     ScaleRounding | None,
     of(
@@ -286,7 +295,7 @@ GenerateOpt = Annotated[
     bool | None,
     typer.Option(
         "--generate/--no-generate",
-        help="Decode completions too: BLEU, ROUGE-L.",
+        help="Decode completions too: BLEU, chrF, ROUGE-L, exact match.",
         show_default=False,
         rich_help_panel=SCORING,
     ),

@@ -1,12 +1,5 @@
-"""Text from strangers, made safe for a terminal."""
+"""What is shown on a terminal goes through this; it is of the lowest level, as pages need it too."""
 
-import unicodedata
+from fedlpp_cli.printable import printable
 
-
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    """The text with control characters spelt out: what a stranger wrote must not steer a terminal."""
-    kept = "\n" if keep_lines else ""
-    return "".join(
-        char if char in kept or unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} else repr(char)[1:-1]
-        for char in text
-    )
+__all__ = ["printable"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fedlpp_cli.cli.printable import printable
-from fedlpp_cli.errors import FedlppError, UsageError
+from fedlpp_cli.errors import FedlppError, LeakageError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.record import Record
 
@@ -55,9 +55,11 @@ class Screen:
         render(self.command, result, quiet=self.quiet)
 
     def show_error(self, error: FedlppError) -> None:
-        """Tell what went wrong, in one line and one more for the way out."""
+        """Tell what went wrong, in one line and one more for the way out; what was found all the same comes first."""
         if self.as_json and not self.process:
             print(error_envelope(self.command, error))
+        elif isinstance(error, LeakageError) and isinstance(error.result, Record):
+            self.show(error.result)
         which = f"process {self.process}: " if self.process else ""
         print(f"{which}error: {printable(str(error), keep_lines=True)}", file=sys.stderr)
         if error.hint:
@@ -171,6 +173,9 @@ def envelope(command: str, result: Record) -> str:
 
 
 def error_envelope(command: str, error: FedlppError) -> str:
-    """The JSON that `--json` prints on failure."""
+    """The JSON that `--json` prints on failure; with `data` where something was found all the same."""
     problem = {"code": error.code, "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
-    return json.dumps({"envelope": ENVELOPE, "command": command, "status": "error", "error": problem}, sort_keys=True)
+    told = {"envelope": ENVELOPE, "command": command, "status": "error", "error": problem}
+    if isinstance(error, LeakageError):
+        told["data"] = msgspec.to_builtins(error.result)
+    return json.dumps(told, sort_keys=True)

@@ -1,10 +1,21 @@
 """From options to records."""
 
+import re
 from collections.abc import Sequence
+from textwrap import shorten
+from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.settings import Settings
-from fedlpp_cli.records.specs import AggregateSpec
+from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
+from fedlpp_cli.refs import Ref, parse_ref
+
+if TYPE_CHECKING:
+    from fedlpp_cli.engines.federation import FederationSpec
+
+_CLIENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def columns_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str]:
@@ -39,6 +50,30 @@ def groups_of(settings: Settings, pairs: Sequence[str] | None) -> dict[str, str]
     return groups
 
 
+def data_of_clients(settings: Settings, named: Sequence[str] | None, *, flag: str) -> dict[str, Ref]:
+    """Client to data, out of `NAME=REF`, or of `NAME` alone, which the federation file knows.
+
+    Raises:
+        UsageError: no name of a client, or one that the file does not know.
+    """
+    found: dict[str, Ref] = {}
+    for text in named or ():
+        client, equals, ref = text.partition("=")
+        if not _CLIENT.fullmatch(client) or (equals and not ref):
+            raise UsageError(
+                f"{flag} {text!r}: NAME=REF is needed, a name of a-z 0-9 _ -", hint=f"{flag} east=east.jsonl"
+            )
+        data = parse_ref(ref) if equals else settings.client_data(client)
+        if data is None:
+            known = shorten(", ".join(settings.file.clients), 80) or "no client"
+            raise UsageError(
+                f"{flag} {client}: no data for it; [clients] in the --federation file has {known}",
+                hint=f"{flag} {client}=DATA",
+            )
+        found[client] = data
+    return found
+
+
 def labels_of(text: str | None) -> tuple[str, ...] | None:
     """The names in `--labels a,b,c`; None where the option is not given."""
     return None if text is None else tuple(name.strip() for name in text.split(","))
@@ -65,3 +100,37 @@ def resolve_aggregate(settings: Settings, **options: object) -> AggregateSpec:
             hint="--server-learning-rate 0.01, or server_learning_rate under [aggregate] in the --federation file",
         )
     return spec
+
+
+def federation_of(
+    settings: Settings,
+    *,
+    base: str | None,
+    seed: int | None,
+    method: str | None = None,
+    reference: str | None = None,
+) -> "FederationSpec":
+    """What the commands of a whole federation are told, out of options and the federation file.
+
+    Raises:
+        SettingsError, UsageError: as `Settings.resolve` and `resolve_aggregate`.
+    """
+    from fedlpp_cli.engines.federation import FederationSpec
+
+    return FederationSpec(
+        base=settings.ref(base, "base"),
+        private_base=settings.choose(None, "private_base", default=False),
+        method=settings.choose(method, "method", default=METHOD),
+        method_options=settings.resolve(MethodSpec),
+        seed=settings.choose(seed, "seed", default=0),
+        task=settings.resolve(TaskSpec),
+        lora=settings.resolve(LoraSpec),
+        quantize=settings.resolve(QuantSpec),
+        proxy_rank=settings.file.proxy_rank,
+        mask=settings.resolve(MaskSpec),
+        base_quantize=settings.resolve(BaseQuantSpec),
+        train=settings.resolve(TrainSpec),
+        update=settings.resolve(QuantSpec, "update"),
+        aggregate=resolve_aggregate(settings),
+        reference=reference,
+    )

@@ -3,16 +3,24 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from fedlpp_cli.cli.blocks import Block, print_block, size
+from fedlpp_cli.cli.audit_tables import audit
+from fedlpp_cli.cli.audit_update_tables import update_audit
+from fedlpp_cli.cli.blocks import Block, print_block, size, train_text
 from fedlpp_cli.cli.blocks import facts as _facts
 from fedlpp_cli.cli.blocks import number as _number
 from fedlpp_cli.cli.blocks import short as _short
 from fedlpp_cli.cli.blocks import table as _table
 from fedlpp_cli.cli.compute_tables import compute_text, plan_rows
+from fedlpp_cli.cli.distill_tables import learned, transcript
+from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
+from fedlpp_cli.cli.log_tables import log
+from fedlpp_cli.cli.mask_tables import mask_text
 from fedlpp_cli.cli.method_tables import method_text, methods
+from fedlpp_cli.cli.plan_tables import plan
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
+from fedlpp_cli.cli.report_tables import report_page
 from fedlpp_cli.cli.simulation_tables import simulation
 from fedlpp_cli.cli.verify_tables import verify
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -28,20 +36,11 @@ def render(command: str, result: Any, *, quiet: bool) -> None:
         print(printable(str(path)))
 
 
-def _train_text(train: Any) -> str:
-    length = f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
-    batch = f"batch {train.batch_size}" + (
-        f" x {train.gradient_accumulation}" if train.gradient_accumulation > 1 else ""
-    )
-    proximal = f", proximal mu {train.proximal_mu:g}" if train.proximal_mu else ""
-    control = ", control variates" if train.control_variates else ""
-    return f"{length}, {batch}, {train.optimizer}, learning rate {train.learning_rate:g}{proximal}{control}"
-
-
 def _quantize_text(quantize: Any) -> str:
     if not quantize.is_rounded:
         return "full precision"
     text = f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}, {quantize.scale} scales"
+    text += ", symmetric levels" if quantize.codebook == "symmetric" else ""
     text += {"nearest": "", "up": " rounded up", "fit": " that fit"}[quantize.scale_rounding]
     return text if quantize.rounding == "nearest" else f"{text}, {quantize.rounding} {quantize.rounding_seed}"
 
@@ -62,8 +61,10 @@ def _quantize(result: Any) -> Iterable[Block]:
         ("round", result.round),
         ("proxy", f"{_quantize_text(result.quantize)}: {result.bits_per_parameter:g} bits a parameter"),
         ("rank", result.rank),
+        ("mask", mask_text(result.mask, result.client, result.visible)),
         ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters{control}, {in_fp16} in fp16"),
         ("quantized base", result.base),
+        *(("warning", warning) for warning in result.warnings),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
     if result.sha256 is None:
@@ -74,7 +75,7 @@ def _pack(result: Any) -> Iterable[Block]:
     yield _facts([
         ("round", result.round),
         ("for", result.client or "any client"),
-        ("recipe", _train_text(result.train)),
+        ("recipe", train_text(result.train)),
         ("updates", _quantize_text(result.update)),
         ("size", f"{size(result.n_bytes)} in {result.n_files} files"),
         ("signed with", ", ".join(fingerprint[:12] for fingerprint in result.signed_with)),
@@ -92,7 +93,7 @@ def _client_train(result: Any) -> Iterable[Block]:
         ("client", result.client),
         ("signed by", signers_text(result.signers)),
         ("data", f"{result.n_examples} examples{cut}"),
-        ("training", _train_text(result.train)),
+        ("training", train_text(result.train)),
         ("checkpoint", None if result.resumed_from is None else f"went on from step {result.resumed_from}"),
         ("compute", compute_text(result.compute)),
         ("privacy", privacy_text(result.privacy)),
@@ -181,22 +182,6 @@ def _optimizer_text(result: Any) -> str | None:
     return f"{text}; median change {result.median_change:g}{beside}"
 
 
-def _evaluate(result: Any) -> Iterable[Block]:
-    names = list(result.rows[0].scores)
-    head = ("model", "", *(name.replace("_", " ") for name in names))
-    rows = [(row.model, row.detail, *(_score(name, row.scores[name]) for name in names)) for row in result.rows]
-    yield _table(head, rows, text_columns=2)
-    yield f"{result.n_examples} rows" + (f", {result.n_cut} of them cut to the task's length" if result.n_cut else "")
-    if result.gap is not None:
-        measure = "accuracy" if "accuracy" in names else "loss"
-        ahead = "ahead of" if result.gap > 0 else "behind"
-        yield f"central is {ahead} its proxy by {abs(result.gap):.4g} in {measure}"
-
-
-def _score(name: str, value: float) -> str:
-    return f"{value:.2f}" if name in {"perplexity", "bleu", "rouge_l"} else f"{value:.4f}"
-
-
 def _export(result: Any) -> Iterable[Block]:
     yield _facts([("format", result.format), ("round", result.round), ("size", size(result.n_bytes))])
 
@@ -267,27 +252,14 @@ def _status(result: Any) -> Iterable[Block]:
     ])  # fmt: skip
 
 
-def _log(result: Any) -> Iterable[Block]:
-    yield _facts([("federation", _short(result.federation)), ("method", method_text(result.method))])
-    rows = (
-        (
-            entry.round, _short(entry.master), _bits(entry), len(entry.clients) or None, entry.n_examples or None,
-            _number(entry.loss_first), _number(entry.loss_last),
-            None if entry.bytes_down is None else size(entry.bytes_down),
-            None if entry.bytes_up is None else size(entry.bytes_up),
-        )
-        for entry in result.rounds
-    )  # fmt: skip
-    head = ("round", "master", "bits", "clients", "examples", "loss first", "loss last", "down", "up")
-    yield _table(head, rows, text_columns=3)
-
-
-def _bits(entry: Any) -> str | None:
-    return ", ".join([entry.bits, *(f"{name} {bits}" for name, bits in entry.groups.items())]) if entry.bits else None
-
-
 # Commands that write nothing: `path` says what they read.
 _READERS: Final = {"inspect", "verify", "status", "log", "budget"}
+
+
+def _audit(result: Any) -> Iterable[Block]:
+    return audit(result) if hasattr(result, "federation") else update_audit(result)
+
+
 _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "init": _master,
     "import": _master,
@@ -296,13 +268,18 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "pack": _pack,
     "client-train": _client_train,
     "aggregate": _aggregate,
-    "evaluate": _evaluate,
+    "evaluate": evaluation,
+    "audit": _audit,
+    "distill publish": transcript,
+    "distill train": learned,
     "export": _export,
     "inspect": _inspect,
     "verify": verify,
     "status": _status,
-    "log": _log,
+    "log": log,
     "budget": budget,
     "methods": methods,
     "simulate": simulation,
+    "report": report_page,
+    "plan": plan,
 }

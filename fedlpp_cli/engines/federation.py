@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from fedlpp_cli.aggregation.masks import check_mask_options
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.methods.method import Asked
 from fedlpp_cli.methods.table import method_named
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
@@ -24,8 +26,8 @@ from fedlpp_cli.steps.inputs import RefLike
 class FederationSpec:
     """The settings of a federation file. `base` None: where a first master is there, and names a public address.
 
-    `reference`: the client whose data is the owner's, for rule "fltrust". It takes part in no round; the update that it
-    trains in each is the owner's own.
+    `proxy_rank`: the rank that clients get; None for the master's. `reference`: the client whose data is the owner's,
+    for rule "fltrust". It takes part in no round; the update that it trains in each is the owner's own.
     """
 
     base: RefLike | None = None
@@ -36,6 +38,8 @@ class FederationSpec:
     task: TaskSpec = field(default_factory=TaskSpec)
     lora: LoraSpec = field(default_factory=LoraSpec)
     quantize: QuantSpec = field(default_factory=QuantSpec)
+    proxy_rank: int | None = None
+    mask: MaskSpec = field(default_factory=MaskSpec)
     base_quantize: BaseQuantSpec = field(default_factory=BaseQuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(steps=DEFAULT_STEPS))
     update: QuantSpec = FULL_PRECISION
@@ -51,6 +55,7 @@ class FederationSpec:
         asked = Asked(
             lora=self.lora,
             quantize=self.quantize,
+            mask=self.mask,
             train=self.train,
             update=self.update,
             aggregate=self.aggregate,
@@ -67,6 +72,9 @@ class FederationSpec:
         if (self.reference is not None) != (self.aggregate.rule == "fltrust"):
             raise UsageError("rule fltrust and --reference go together")
         check_options(self.aggregate, has_reference=self.reference is not None)
+        check_mask_options(self.aggregate, masked=self.mask.hides)
+        if self.mask.hides and self.train.control_variates:
+            raise UsageError("[mask]: masks do not go with [train] control_variates")
         if self.aggregate.client_noise_multiplier is not None:
             raise UsageError(
                 "[aggregate] client_noise_multiplier: its noise is secret, and a simulation can be repeated",

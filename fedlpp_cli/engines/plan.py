@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.masks import mask_layout
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
+from fedlpp_cli.adapters.ranks import shapes_of_rank
 from fedlpp_cli.adapters.trained import factor_of, trained_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
@@ -98,10 +100,13 @@ def plan_simulation(
     chosen = sample_clients(roles.clients, clients_per_round, seed=federation.seed, round_number=0)
     federation.check_population(len(roles.clients), len(chosen))
     check_groups(shapes, federation.quantize)
+    shapes = shapes_of_rank(shapes, federation.proxy_rank or spec.model.lora.rank)
     method = method_named(federation.method)
     plan = method.plan(spec, round_number)
     sent = {name: shape for name, shape in shapes.items() if not (method.draws_a and factor_of(name) == "A")}
     down = layout_bytes(proxy_layout(with_control(sent, federation.train.control_variates), federation.quantize))
+    if federation.mask.hides:
+        down += layout_bytes(mask_layout(shapes, federation.mask))
     if spec.model.base.private:
         groups = (
             base_groups(open_folder(base_copy, BaseHeader))

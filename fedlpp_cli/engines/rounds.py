@@ -1,6 +1,7 @@
 """One round of a simulation after the other: what is there stays, what is missing is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from fedlpp_cli.artifact.run_folder import RoundPaths
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.engines.attack_spec import AttackSpec
 from fedlpp_cli.engines.attackers import RoundAttack
-from fedlpp_cli.engines.client_data import Clients, Cut, open_clients
+from fedlpp_cli.engines.client_data import Clients, Cut, known_names, open_clients
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.partition import sample_clients
 from fedlpp_cli.engines.resident import Resident
 from fedlpp_cli.engines.roles import Roles, assign_roles
-from fedlpp_cli.errors import FedlppError, LineageError
+from fedlpp_cli.errors import FedlppError, LineageError, UsageError
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.headers import UpdateHeader
 from fedlpp_cli.records.record import Record
@@ -66,12 +67,14 @@ class Simulation:
     def play(self, number: int) -> SimulatedRound:
         """From the master of round `number` to that of the next one. Raises as `simulate`."""
         paths = RoundPaths(self.run, number)
-        self._send(paths)
-        chosen, attackers, n_trained = self._train_all(paths)
+        addressees = self._addressees(number)
+        for client in addressees:
+            self._send(paths, client)
+        chosen, attackers, n_trained = self._train_all(paths, addressees[0])
         result = aggregate(
             paths.master,
             [paths.update(client) for client in chosen],
-            packages=[paths.package],
+            packages=[paths.package_for(client) for client in addressees],
             out=RoundPaths(self.run, number + 1).master,
             spec=self.federation.aggregate,
             reference=None if self.federation.reference is None else paths.reference,
@@ -81,38 +84,53 @@ class Simulation:
             self._tidy(paths, chosen)
         return _played(number, result, n_trained, attackers)
 
-    def _send(self, paths: RoundPaths) -> None:
+    def _addressees(self, number: int) -> Sequence[str | None]:
+        """For whom there is a package of its own: with masks for each client of the round, else one for all, None."""
+        if not self.federation.mask.client:
+            return (None,)
+        names = known_names(self.source)
+        if names is None:
+            raise UsageError("[mask] client: clients need names before their data is read", hint="--clients N")
+        return self._choose(assign_roles(names, attack=None, reference=None, seed=self.federation.seed), number)
+
+    def _choose(self, roles: Roles, number: int) -> Sequence[str]:
+        return sample_clients(roles.clients, self.clients_per_round, seed=self.federation.seed, round_number=number)
+
+    def _send(self, paths: RoundPaths, client: str | None) -> None:
         """`quantize` and `pack`, as far as they have not been done."""
-        if (paths.package / MANIFEST).is_file():
+        proxy, package = paths.proxy_for(client), paths.package_for(client)
+        if (package / MANIFEST).is_file():
             return
-        if not paths.proxy.is_file():
+        if not proxy.is_file():
             quantize(
                 paths.master,
-                out=paths.proxy,
+                out=proxy,
                 spec=self.federation.quantize,
+                rank=self.federation.proxy_rank,
+                mask=self.federation.mask,
+                client=client,
                 base=self.federation.base,
                 base_out=self.run / BASE,
                 base_spec=self.federation.base_quantize,
                 on_progress=self.on_progress,
             )
         pack(
-            paths.proxy,
-            out=paths.package,
+            proxy,
+            out=package,
             train=self.federation.train,
             update=self.federation.update,
             base_artifact=self.run / BASE,
             ledger=self.ledger,
         )
 
-    def _train_all(self, paths: RoundPaths) -> tuple[Sequence[str], Sequence[str], int]:
-        """Who takes part, who of them attacks, and how many trained now. Attackers come last: they know the others."""
-        package = open_package(paths.package)
-        try:
-            local = self.resident.open_round(package, self.on_progress)
+    def _train_all(self, paths: RoundPaths, addressee: str | None) -> tuple[Sequence[str], Sequence[str], int]:
+        """Who takes part, who of them attacks, and how many trained now. Attackers come last: they know the others.
+
+        `addressee`: of one of the packages; None for one package that all have.
+        """
+        with self._opened_round(paths, addressee) as local:
             clients, roles = self._open_clients(local)
-            chosen = sample_clients(
-                roles.clients, self.clients_per_round, seed=self.federation.seed, round_number=paths.number
-            )
+            chosen = self._choose(roles, paths.number)
             self.federation.check_population(len(roles.clients), len(chosen))
             honest = [client for client in chosen if client not in roles.attackers]
             attackers = [client for client in chosen if client in roles.attackers]
@@ -125,9 +143,18 @@ class Simulation:
                 if paths.update(client).is_file():
                     _check_kept(paths.update(client), clients.known_size(client))
                     continue
-                self._train(paths, local, clients, client, (done, len(chosen)), attack if client in attackers else None)
+                own = nullcontext(local) if addressee is None else self._opened_round(paths, client)
+                with own as opened:
+                    crafts = attack if client in attackers else None
+                    self._train(paths, opened, clients, client, (done, len(chosen)), crafts)
                 n_trained += 1
             return chosen, attackers, n_trained
+
+    @contextmanager
+    def _opened_round(self, paths: RoundPaths, addressee: str | None) -> Iterator[LocalRound]:
+        package = open_package(paths.package_for(addressee))
+        try:
+            yield self.resident.open_round(package, self.on_progress)
         finally:
             package.proxy.close()
 

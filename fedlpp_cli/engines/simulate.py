@@ -93,6 +93,8 @@ def simulate(  # noqa: PLR0913  # a step has as many settings as its command has
     federation.check_rule()
     federation.check_method()
     attack = attack.resolved(federation.task) if attack is not None and attack.n_attackers else None
+    if attack is not None and federation.mask.client:
+        raise UsageError("--attack: simulated attackers know one package for all, and [mask] client gives each its own")
     names = known_names(clients)
     if names is not None:
         assign_roles(names, attack=attack, reference=federation.reference, seed=federation.seed)

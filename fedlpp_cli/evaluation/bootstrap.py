@@ -4,8 +4,8 @@ Examples are drawn with replacement; several models are looked at on the same dr
 has the interval of a paired comparison.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fedlpp_cli.randomness import numpy_draws
 from fedlpp_cli.records.reports import Interval
 
 N_RESAMPLES: Final = 1000
+NameT = TypeVar("NameT", bound=Hashable)
 _TAIL: Final = 2.5  # per cent on each side of a 95 % interval
 
 
@@ -38,11 +39,27 @@ def interval_of(
         None for one example, which says nothing about others; where `statistic` is not finite on some draws, those are
         left out, and None where on more than one in twenty.
     """
+    return intervals_of(lambda counts: {"": statistic(counts)}, n_examples, n_resamples).get("")
+
+
+def intervals_of(
+    statistics: Callable[[Array], Mapping[NameT, float]], n_examples: int, n_resamples: int = N_RESAMPLES
+) -> dict[NameT, Interval]:
+    """As `interval_of`, of many numbers on the same draws, each under its name; those without an interval are left out.
+
+    Args:
+        statistics: the numbers by name, always the same names, given how often each example counts.
+        n_examples: how many there are.
+        n_resamples: how often to draw.
+    """
     if n_examples < 2:
-        return None
-    values = np.array([statistic(counts) for counts in resamples(n_examples, n_resamples)])
-    values = values[np.isfinite(values)]
-    if len(values) < 0.95 * n_resamples:
-        return None
-    low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
-    return Interval(low=float(low), high=float(high))
+        return {}
+    drawn = [statistics(counts) for counts in resamples(n_examples, n_resamples)]
+    found: dict[NameT, Interval] = {}
+    for name in drawn[0]:
+        values = np.array([one[name] for one in drawn])
+        values = values[np.isfinite(values)]
+        if len(values) >= 0.95 * n_resamples:
+            low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
+            found[name] = Interval(low=float(low), high=float(high))
+    return found

@@ -1,5 +1,6 @@
 """Run one model over held-out examples."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,21 +8,23 @@ import numpy as np
 import torch
 
 from fedlpp_cli.errors import DataError, GateError
-from fedlpp_cli.evaluation.metrics import bleu, rouge_l
-from fedlpp_cli.evaluation.scored import Scored, mean_scores
+from fedlpp_cli.evaluation.scored import Scored
+from fedlpp_cli.evaluation.texts import check_can_compare, compare_texts
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.quiet import quiet_libraries
 from fedlpp_cli.records.specs import EvaluateSpec
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.data import Data
 from fedlpp_cli.tasks.rows import field_text
-from fedlpp_cli.tasks.task import Example, Task
+from fedlpp_cli.tasks.task import IGNORED, Example, Task
 
 OnBatch = Callable[[int, int], None]
+# Told of each batch: indices of its examples, logits, labels.
+Look = Callable[[Sequence[int], torch.Tensor, torch.Tensor], None]
 
 
-def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> dict[str, float]:
-    """Name to score of one model: those of `mean_scores`, with `spec.generate` also `bleu` and `rouge_l`.
+def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_batch: OnBatch) -> Scored:
+    """What one model gets on each row, with `spec.generate` also of the completions that it writes.
 
     Args:
         adapted: the model with its adapter set.
@@ -33,19 +36,24 @@ def score(adapted: AdaptedModel, task: Task, data: Data, spec: EvaluateSpec, on_
     Raises:
         GateError: a loss that is not finite.
     """
-    scores = mean_scores(measure(adapted, task, data.examples, spec.batch_size, on_batch))
+    scored = measure(adapted, task, data.examples, spec.batch_size, on_batch)
     if isinstance(task, CausalLM) and spec.generate:
         hypotheses = generate(adapted, task, data, spec, on_batch)
-        references = [field_text(row, "completion", task.columns).strip() for row in data.rows]
-        scores |= {"bleu": bleu(hypotheses, references), "rouge_l": rouge_l(hypotheses, references)}
-    return scores
+        references = [field_text(row, "completion", task.columns) for row in data.rows]
+        scored = dataclasses.replace(scored, texts=compare_texts(hypotheses, references))
+    return scored
 
 
 @torch.inference_mode()
 def measure(
-    adapted: AdaptedModel, task: Task, examples: Sequence[Example], batch_size: int, on_batch: OnBatch
+    adapted: AdaptedModel,
+    task: Task,
+    examples: Sequence[Example],
+    batch_size: int,
+    on_batch: OnBatch,
+    look: Look = lambda indices, logits, labels: None,
 ) -> Scored:
-    """What a model gets on each example.
+    """What a model gets on each example; `look` sees all that it says.
 
     Raises:
         GateError: a loss that is not finite.
@@ -58,8 +66,11 @@ def measure(
         indices = order[start : start + batch_size]
         batch = task.collate([examples[index] for index in indices])
         labels = batch.pop("labels")
-        logits = adapted.logits(batch)
+        n_last = 0 if is_classifier or not adapted.can_leave_out else _n_needed(labels)
+        labels = labels[:, -n_last:] if n_last else labels
+        logits = adapted.logits(batch, n_last=n_last)
         means = task.example_losses(logits, labels.to(logits.device)).double().cpu().numpy()
+        look(indices, logits, labels)
         n_targets[indices] = [task.n_targets(labels[row : row + 1]) for row in range(len(indices))]
         losses[indices] = means * n_targets[indices]
         if is_classifier:
@@ -71,6 +82,15 @@ def measure(
         return Scored(losses, n_targets)
     expected = np.array([example.labels for example in examples], np.int64)
     return Scored(losses, n_targets, predicted, expected, len(task.spec.labels))
+
+
+def _n_needed(labels: torch.Tensor) -> int:
+    """Of labels `(B, T)` the last so many tokens have all targets, and the token that the first one is told from.
+
+    What the model says before is the largest tensor there is, and nobody looks at it where prompts are long.
+    """
+    is_target = (labels[:, 1:] != IGNORED).any(0)
+    return int(labels.shape[1] - is_target.int().argmax())
 
 
 @torch.inference_mode()
@@ -103,16 +123,18 @@ def generate(adapted: AdaptedModel, task: CausalLM, data: Data, spec: EvaluateSp
 
 
 def check_can_generate(task: Task, data: Data) -> None:
-    """Refuse early to decode rows that have no prompt and completion.
+    """Refuse early to decode rows that have no prompt and completion, or what could not be compared.
 
     Raises:
         DataError: naming the first such row.
+        UsageError: a package that compares texts is not installed.
     """
     if not isinstance(task, CausalLM):
         raise DataError("--generate: a classifier writes no text")
     for row in data.rows:
         for field in ("prompt", "completion"):
             field_text(row, field, task.columns)
+    check_can_compare()
 
 
 def _by_length(sequences: Sequence[Sequence[int]]) -> list[int]:

@@ -88,6 +88,8 @@ def _layers(modules: Iterable[str]) -> list[str]:
 def _refuse(asked: Asked) -> str | None:
     if asked.train is not None and asked.train.proximal_mu:
         return "its scores are of the data's gradients, and FedProx (proximal_mu) adds one that is not"
+    if asked.is_masked:
+        return "its scores compare gradients of whole factors, and masks hide rows of B"
     if asked.aggregate is not None and asked.aggregate.client_noise_multiplier is not None:
         return "its scores steer what other clients see, and noise for clients does not cover them"
     return refuse_for_one_factor(asked)

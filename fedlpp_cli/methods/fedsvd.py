@@ -51,6 +51,8 @@ def _plan(master: MasterSpec, round_number: int) -> FactorPlan:
 def _refuse(asked: Asked) -> str | None:
     if asked.update is not None and asked.update.is_rounded:
         return "updates cannot be rounded: what rounding takes from one is of factors that are gone in the next round"
+    if asked.is_masked:
+        return "masks hide rows of B, and its A, which travels, is made of all of them"
     if asked.aggregate is not None and asked.aggregate.server_optimizer != "sgd":
         optimizer = asked.aggregate.server_optimizer
         return f"server optimizer {optimizer!r} remembers factors, and they are made anew each round"

@@ -19,6 +19,8 @@ def _plan(master: MasterSpec, round_number: int) -> FactorPlan:
 def _refuse(asked: Asked) -> str | None:
     if asked.lora is not None and not asked.lora.target_modules:
         return "it is about the factors of an adapter, and this one has none"
+    if asked.is_masked:
+        return "masks hide rows of B, and its filter mixes rows with their neighbours"
     if asked.train is not None and asked.train.control_variates:
         return "control variates are of steps that train both factors"
     if asked.train is not None and asked.train.steps == 1:

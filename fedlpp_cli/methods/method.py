@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import BOTH, FactorPlan, FactorScores, MethodSpec
 from fedlpp_cli.records.record import to_plain
@@ -26,10 +27,16 @@ class Asked:
 
     lora: LoraSpec | None = None
     quantize: QuantSpec | None = None
+    mask: MaskSpec | None = None
     train: TrainSpec | None = None
     update: QuantSpec | None = None
     aggregate: AggregateSpec | None = None
     options: MethodSpec | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether rows of the factors B are hidden."""
+        return self.mask is not None and self.mask.hides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """A base model with an adapter on it, whose tensors can be set and read by component name."""
 
+import inspect
 from collections.abc import Container, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,13 +70,25 @@ class AdaptedModel:
             # would be work below the first adapter.
             self.model.disable_input_require_grads()
 
-    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the model says to a batch of `input_ids`, `attention_mask` and the like, on its own device."""
+    def logits(self, batch: Mapping[str, Tensor], *, n_last: int = 0) -> Tensor:
+        """What the model says to a batch of `input_ids`, `attention_mask` and the like, on its own device.
+
+        Args:
+            batch: tensors `(B, T)`.
+            n_last: of a language model that can leave out the others, only to the last so many tokens; 0 for all.
+        """
         inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        options = {"use_cache": False} if self.model.get_output_embeddings() is not None else {}
+        options: dict[str, object] = {"use_cache": False} if self.model.get_output_embeddings() is not None else {}
+        if n_last:
+            options["logits_to_keep"] = n_last
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.compute == "bf16"):
             logits: Tensor = self.model(**inputs, **options).logits
         return logits
+
+    @cached_property
+    def can_leave_out(self) -> bool:
+        """Whether `logits` knows `n_last`: most language models do."""
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Set every component.

@@ -5,18 +5,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from fedlpp_cli.quantization.layout import Table
 from fedlpp_cli.quantization.levels import dynamic_values, level_values
-from fedlpp_cli.records.specs import Bits
 
 
 @cache
-def levels(bits: Bits) -> Tensor:
-    """Ascending float32 levels in [-1, 1], 0 among them: `(3,)` for ternary, else `(2^bits,)`.
+def levels(table: Table) -> Tensor:
+    """Ascending float32 levels in [-1, 1], 0 among them: `(3,)` for ternary, else `(2^k,)`, symmetric `(2^k + 1,)`.
 
     Raises:
-        ValueError: `bits` is "full", which has no levels.
+        ValueError: "full", which has no levels.
     """
-    return torch.tensor(level_values(bits))
+    return torch.tensor(level_values(table))
 
 
 @cache

@@ -2,17 +2,17 @@
 
 Three ways, one result, bit for bit: compiled kernels for large tensors on the CPU; the reference path in torch
 (`blocks.py`, `packing.py`) for small ones, where it is done before a compiler's library is loaded; and the same torch
-code on a GPU.
+code on a GPU. Symmetric codebooks have no kernels: they take the reference path, whatever the size.
 """
 
-from typing import Final
+from typing import Final, TypeGuard
 
 import torch
 from torch import Tensor
 
 from fedlpp_cli.quantization.blocks import check_scales, dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import levels
-from fedlpp_cli.quantization.layout import packed_bytes
+from fedlpp_cli.quantization.layout import DIGIT_GROUPS, Table, packed_bytes
 from fedlpp_cli.quantization.packing import check_tail, pack, unpack
 from fedlpp_cli.records.specs import Bits
 
@@ -21,7 +21,12 @@ MIN_COMPILED: Final = 2**18
 _PATTERNS: Final = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16, torch.float16: torch.uint16}
 
 
-def encode(values: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
+def has_kernels(bits: Table) -> TypeGuard[Bits]:
+    """Whether the compiled kernels know that table."""
+    return bits not in DIGIT_GROUPS
+
+
+def encode(values: Tensor, bits: Table, block: int) -> tuple[Tensor, Tensor]:
     """Packed codes uint8 `(packed_bytes(n),)` and scales float32 `(ceil(n / block),)` of `values` `(n,)`.
 
     Args:
@@ -31,29 +36,29 @@ def encode(values: Tensor, bits: Bits, block: int) -> tuple[Tensor, Tensor]:
         block: values that share a scale.
     """
     flat = values.detach().reshape(-1)
-    if flat.is_cpu and len(flat) >= MIN_COMPILED and flat.dtype in _PATTERNS:
+    if flat.is_cpu and len(flat) >= MIN_COMPILED and flat.dtype in _PATTERNS and has_kernels(bits):
         return _encode_compiled(flat.contiguous(), bits, block)
     codes, scales = quantize_blocks(flat, levels(bits).to(flat.device), block)
     return pack(codes, bits), scales
 
 
 def decode(
-    packed: Tensor, scales: Tensor, n_values: int, bits: Bits, block: int, dtype: torch.dtype = torch.float32
+    packed: Tensor, scales: Tensor, n_values: int, bits: Table, block: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """The values `(n_values,)`: level times scale in float32, then rounded to `dtype`.
 
     Raises:
         ValueError: sizes that do not fit, a byte that no codes make, or bits set behind the last code.
     """
-    if packed.is_cpu and n_values >= MIN_COMPILED:
+    if packed.is_cpu and n_values >= MIN_COMPILED and has_kernels(bits):
         return _decode_compiled(packed, scales, n_values, bits, block, dtype)
     codes = unpack(packed, n_values, bits)
     return dequantize_blocks(codes, scales, levels(bits).to(packed.device), block).to(dtype)
 
 
-def encode_given(flat: Tensor, scales: Tensor, bits: Bits, block: int) -> Tensor | None:
+def encode_given(flat: Tensor, scales: Tensor, bits: Table, block: int) -> Tensor | None:
     """Packed codes with given scales, by the compiled kernels; None where they are not for this tensor."""
-    if not flat.is_cpu or len(flat) < MIN_COMPILED or flat.dtype not in _PATTERNS:
+    if not flat.is_cpu or len(flat) < MIN_COMPILED or flat.dtype not in _PATTERNS or not has_kernels(bits):
         return None
     return _encode_compiled(flat.contiguous(), bits, block, scales.contiguous())[0]
 

@@ -5,15 +5,16 @@ exactly is measured by `fedlpp quantize --dry-run`.
 """
 
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlpp_cli.quantization.layout import FITTED_SHARES
+from fedlpp_cli.quantization.layout import Table, fitted_shares, table_of
 from fedlpp_cli.quantization.levels import Levels, fp4_values, level_values, midpoint_values
-from fedlpp_cli.records.specs import BaseQuantSpec, Bits, QuantSpec, ScaleRounding
+from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec, ScaleRounding
 
+_Kind = Table | Literal["int8", "fp4"]
 _SAMPLE: Final = 2**16
 # Of bfloat16: its numbers lie 2^-7 apart, relative to the lower end of their octave.
 SIXTEEN_BIT_ERROR: Final = 0.0017
@@ -24,7 +25,7 @@ def expected_error(spec: QuantSpec, n_values: int) -> float:
     if spec.bits == "full":
         return 0.0
     block = min(spec.block, max(1, n_values))
-    return _error(spec.bits, block, spec.scale_rounding, spec.rounding == "stochastic")
+    return _error(table_of(spec), block, spec.scale_rounding, spec.rounding == "stochastic")
 
 
 def expected_base_error(spec: BaseQuantSpec, n_values: int, n_columns: int) -> float:
@@ -36,7 +37,7 @@ def expected_base_error(spec: BaseQuantSpec, n_values: int, n_columns: int) -> f
 
 
 @cache
-def _error(levels: Bits | str, block: int, scale_rounding: ScaleRounding, stochastic: bool) -> float:
+def _error(levels: _Kind, block: int, scale_rounding: ScaleRounding, stochastic: bool) -> float:
     random = np.random.default_rng(0)
     rows = random.standard_normal((max(1, _SAMPLE // block), block))
     scales = np.abs(rows).max(axis=1, keepdims=True)
@@ -45,7 +46,7 @@ def _error(levels: Bits | str, block: int, scale_rounding: ScaleRounding, stocha
         mantissa, exponent = np.frexp(scales)
         scales = np.ldexp(np.ceil(mantissa * 16) / 16, exponent)
     if scale_rounding == "fit":
-        tried = [scales * share for share in FITTED_SHARES[cast("Bits", levels)]]
+        tried = [scales * share for share in fitted_shares(cast("Table", levels))]
         errors = [np.square(_nearest(rows, some, table) - rows).sum(axis=1) for some in tried]
         scales = np.stack(tried)[np.argmin(errors, axis=0), np.arange(len(rows))]
     z = rows / scales
@@ -63,7 +64,7 @@ def _nearest(rows: NDArray[Any], scales: NDArray[Any], table: Levels) -> NDArray
     return rounded
 
 
-def _table(levels: Bits | str) -> Levels:
+def _table(levels: _Kind) -> Levels:
     if levels == "int8":
         return (np.arange(-127, 128) / 127).astype(np.float32)
     if levels == "fp4":

@@ -12,16 +12,16 @@ from torch import Tensor
 from fedlpp_cli.quantization.blocks import nearest_codes
 from fedlpp_cli.quantization.codebooks import levels
 from fedlpp_cli.quantization.codec import encode_given
+from fedlpp_cli.quantization.layout import Table
 from fedlpp_cli.quantization.packing import pack
 from fedlpp_cli.quantization.stochastic import draw_codes
-from fedlpp_cli.records.specs import Bits
 
-# Bytes of codes end with a piece, whatever their width: 8 codes, or 5 ternary ones. The size is part of what a random
-# stream is: with another one, other numbers would be drawn.
+# Bytes of codes end with a piece, whatever their width: 8 codes, 5 ternary ones, or 10 symmetric ones. The size is part
+# of what a random stream is: with another one, other numbers would be drawn.
 _PIECE: Final = 40 * 2**13
 
 
-def encode_with(values: Tensor, scales: Tensor, bits: Bits, block: int, *, key: bytes | None = None) -> Tensor:
+def encode_with(values: Tensor, scales: Tensor, bits: Table, block: int, *, key: bytes | None = None) -> Tensor:
     """Packed codes uint8 `(packed_bytes(n),)` of `values` `(n,)`, any float type.
 
     Args:

@@ -3,6 +3,9 @@
 NF-k (FedLPP, arXiv 2406.10976; at k = 4 the NF4 of QLoRA, arXiv 2305.14314): 2^(k-1) positive levels at normal
 quantiles, 2^(k-1) - 1 negative ones, and 0, divided by the largest. Quantile points are taken in float32, as
 bitsandbytes takes them, which makes the 4-bit table equal to its table bit for bit.
+
+Symmetric-k (FedQSN, arXiv 2508.18911, its `code/adapter_utils.py`): the same positive levels, their negatives, and 0:
+2^k + 1 of them.
 """
 
 from functools import cache
@@ -12,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlpp_cli.records.specs import Bits
+from fedlpp_cli.quantization.layout import Table
 
 Levels = NDArray[np.float32]
 
@@ -23,20 +26,21 @@ _FP4: Final = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 
 
 @cache
-def level_values(bits: Bits) -> Levels:
-    """Ascending float32 levels in [-1, 1], 0 among them: `(3,)` for ternary, else `(2^bits,)`.
+def level_values(table: Table) -> Levels:
+    """Ascending float32 levels in [-1, 1], 0 among them: `(3,)` for ternary, else `(2^k,)`, symmetric `(2^k + 1,)`.
 
     Raises:
-        ValueError: `bits` is "full", which has no levels.
+        ValueError: "full", which has no levels.
     """
-    if bits == "full":
+    if table == "full":
         raise ValueError("full precision has no levels")
-    if bits == "ternary":
+    if table == "ternary":
         return _frozen([-1.0, 0.0, 1.0])
-    n_positive = 2 ** (int(bits) - 1)
-    values = [*_quantiles(n_positive), 0.0, *(-value for value in _quantiles(n_positive - 1))]
-    table = np.array(sorted(values), np.float32)
-    return _frozen(table / table.max())
+    n_positive = 2 ** (int(table.removeprefix("symmetric-")) - 1)
+    n_negative = n_positive if table.startswith("symmetric-") else n_positive - 1
+    values = [*_quantiles(n_positive), 0.0, *(-value for value in _quantiles(n_negative))]
+    ascending = np.array(sorted(values), np.float32)
+    return _frozen(ascending / ascending.max())
 
 
 @cache

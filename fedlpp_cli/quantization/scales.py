@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from fedlpp_cli.quantization.codebooks import levels, midpoints
-from fedlpp_cli.quantization.layout import FITTED_SHARES
-from fedlpp_cli.records.specs import Bits
+from fedlpp_cli.quantization.layout import Table, fitted_shares
 
 # Of float32's 23 explicit bits of mantissa 3 stay: 1, 1.125, ..., 1.875 times a power of two. fp16 holds each of them
 # exactly from 2^-21 to 61440; below, its own steps are coarser than the grid.
@@ -41,7 +40,7 @@ def round_up(scales: Tensor) -> Tensor:
     return ((scales.view(torch.int32) + (step - 1)) & -step).view(torch.float32)
 
 
-def fit(values: Tensor, bits: Bits, block: int) -> Tensor:
+def fit(values: Tensor, bits: Table, block: int) -> Tensor:
     """Scales with the least squared error with the nearest levels, among shares of each block's largest weight.
 
     With few levels the largest weight is a bad scale: at 2 bits and block 64 normal weights lose 0.56 of their norm
@@ -59,7 +58,7 @@ def fit(values: Tensor, bits: Bits, block: int) -> Tensor:
 
     flat, table = values.detach().reshape(-1), levels(bits)
     scales = torch.empty(-(-len(flat) // block))
-    shares = torch.tensor(FITTED_SHARES[bits])
+    shares = torch.tensor(fitted_shares(bits))
     whole_blocks = block * max(1, _CHUNK // block)
     for piece, part in zip(torch.split(flat, whole_blocks), torch.split(scales, whole_blocks // block), strict=True):
         x = piece.float().cpu().contiguous().numpy()

@@ -14,7 +14,7 @@ from fedlpp_cli.quantization.blocks import dequantize_blocks, quantize_blocks
 from fedlpp_cli.quantization.codebooks import dynamic_map
 from fedlpp_cli.quantization.codec import decode, encode
 from fedlpp_cli.quantization.given_scales import encode_with
-from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape
+from fedlpp_cli.quantization.layout import SCALES_BLOCK, Shape, table_of
 from fedlpp_cli.quantization.scales import block_scales, fit, round_up
 from fedlpp_cli.quantization.stochastic import stream_key
 from fedlpp_cli.records.specs import QuantSpec
@@ -26,16 +26,18 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     Args:
         values: any shape, any float type.
         spec: how to round.
-        name: of the tensor: what to call it in an error, and part of the name of the random stream.
+        name: of the tensor: says which of the spec's groups it is in, what to call it in an error, and is part of the
+            name of the random stream.
 
     Raises:
         GateError: a value that is not finite, or a scale too large for its type.
     """
+    spec = spec.of(name)
     if spec.bits == "full":
         check_finite(values, name=name)
         return {"": values.detach().float().clone()}
     if spec.rounding == "nearest" and spec.scale_rounding == "nearest":
-        codes, scales = encode(values, spec.bits, spec.block)
+        codes, scales = encode(values, table_of(spec), spec.block)
         if not scales.isfinite().all():
             check_finite(values, name=name)
         return {"codes": codes, **_scale_parts(scales, spec, name=name)}
@@ -45,28 +47,28 @@ def quantize_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, 
     if spec.rounding_seed is not None:
         # The mean is to be right for who reads the value: chances come from the scale as it was stored. A weight
         # beyond that scale (fp16 and double quantization can round it down) gets the outermost level.
-        scales = _stored_scales(stored, spec)
+        scales = stored_scales(stored, spec)
         key = stream_key(spec.rounding_seed, name, values)
-    return {"codes": encode_with(values, scales, spec.bits, spec.block, key=key), **stored}
+    return {"codes": encode_with(values, scales, table_of(spec), spec.block, key=key), **stored}
 
 
 def dequantize_tensor(parts: Mapping[str, Tensor], shape: Shape, spec: QuantSpec) -> Tensor:
-    """The values, float32 of that shape.
+    """The values, float32 of that shape; `spec` is the tensor's own, without groups.
 
     Raises:
         ValueError: parts that no tensor of that shape gives, or scales that are not finite.
     """
     if spec.bits == "full":
         return parts[""].reshape(shape)
-    scales = _stored_scales(parts, spec)
+    scales = stored_scales(parts, spec)
     if not scales.isfinite().all():
         raise ValueError("a scale is not finite")
-    return decode(parts["codes"], scales, math.prod(shape), spec.bits, spec.block).reshape(shape)
+    return decode(parts["codes"], scales, math.prod(shape), table_of(spec), spec.block).reshape(shape)
 
 
 def round_tensor(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
     """What the other side will see: quantized and dequantized, float32."""
-    return dequantize_tensor(quantize_tensor(values, spec, name=name), tuple(values.shape), spec)
+    return dequantize_tensor(quantize_tensor(values, spec, name=name), tuple(values.shape), spec.of(name))
 
 
 def check_finite(values: Tensor, *, name: str) -> None:
@@ -88,7 +90,7 @@ def _scales(values: Tensor, spec: QuantSpec, *, name: str) -> Tensor:
     if spec.scale_rounding == "nearest" or spec.bits == "full":
         return scales
     if spec.scale_rounding == "fit":
-        return fit(values, spec.bits, spec.block)
+        return fit(values, table_of(spec), spec.block)
     grid = round_up(scales)
     if not grid.isfinite().all():
         raise GateError(
@@ -111,7 +113,7 @@ def _scale_parts(scales: Tensor, spec: QuantSpec, *, name: str) -> dict[str, Ten
             return {"scale_codes": codes, "scale_scales": nested, "scale_offset": offset}
 
 
-def _stored_scales(parts: Mapping[str, Tensor], spec: QuantSpec) -> Tensor:
+def stored_scales(parts: Mapping[str, Tensor], spec: QuantSpec) -> Tensor:
     """The scales as a reader has them, float32."""
     if spec.scale != "double":
         return parts["scales"].float()

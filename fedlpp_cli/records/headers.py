@@ -4,15 +4,16 @@ One class for each kind; the field `kind` tells them apart. `artifacts/README.md
 `artifacts/schema/` holds the JSON schema made from these classes.
 """
 
-import re
 from typing import Annotated, Final, TypeVar
 
 from msgspec import Meta
 
 from fedlpp_cli import canonical
-from fedlpp_cli.errors import ArtifactError, FormatVersionError, LineageError
-from fedlpp_cli.records.audits import AuditReport
+from fedlpp_cli.errors import ArtifactError, LineageError
+from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
+from fedlpp_cli.records.format_version import is_newer_minor
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.methods import (
     BOTH,
@@ -22,6 +23,7 @@ from fedlpp_cli.records.methods import (
     MethodName,
     Score,
 )
+from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
     Count,
@@ -50,6 +52,7 @@ from fedlpp_cli.records.specs import (
     TrainSpec,
     check_update_rounding,
 )
+from fedlpp_cli.records.transcripts import TranscriptSpec
 from fedlpp_cli.version import __version__
 
 FORMAT: Final = "1.1"
@@ -64,7 +67,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
     """Fields that every kind has.
 
     `federation` is the sha256 of the first master; that master, which cannot contain its own, has None, and so has a
-    report about models that belong to no federation.
+    report about models that belong to no federation, or a transcript of such a model.
     `parents` names by role the sha256 of every artifact that this one was computed from.
     """
 
@@ -77,7 +80,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def kind(self) -> str:
-        """master, proxy, package, update, state, checkpoint, base or report."""
+        """master, proxy, package, update, state, checkpoint, base, transcript or report."""
         return str(self.__struct_config__.tag)
 
     def parent(self, role: str) -> str | None:
@@ -89,7 +92,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
         is_first = self.kind == "master" and self.round == 0
         if is_first and self.federation is not None:
             raise ValueError("federation: the first master has null")
-        if self.federation is None and not is_first and self.kind != "report":
+        if self.federation is None and not is_first and self.kind not in {"report", "transcript"}:
             raise ValueError("federation: the first master's sha256 is needed")
 
 
@@ -104,6 +107,7 @@ class ProxySpec(Record, frozen=True, kw_only=True):
 
     The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
     `factors`: what the round trains, and so what its updates hold. `drawn`: factors A that the proxy does not hold.
+    With `mask` rows are missing; `client`: from whom, None for the same from all.
     """
 
     model: ModelSpec
@@ -112,6 +116,12 @@ class ProxySpec(Record, frozen=True, kw_only=True):
     control_variates: bool = False
     factors: FactorPlan = BOTH
     drawn: DrawnFactors | None = None
+    mask: MaskSpec | None = None
+    client: PartyName | None = None
+
+    def __post_init__(self) -> None:
+        if (self.client is not None) != (self.mask is not None and self.mask.client > 0):
+            raise ValueError("client: a proxy is one client's if, and only if, its mask hides something from each")
 
 
 class ProxyHeader(Header, frozen=True, kw_only=True, tag="proxy"):
@@ -213,10 +223,16 @@ class CheckpointHeader(Header, frozen=True, kw_only=True, tag="checkpoint"):
     spec: CheckpointSpec
 
 
+class TranscriptHeader(Header, frozen=True, kw_only=True, tag="transcript"):
+    """A teacher's answers to synthetic inputs: what students learn from, and all that travels."""
+
+    spec: TranscriptSpec
+
+
 class ReportHeader(Header, frozen=True, kw_only=True, tag="report"):
     """Numbers about artifacts, for people and for CI."""
 
-    spec: AggregateReport | EvaluateReport | AuditReport
+    spec: AggregateReport | EvaluateReport | AuditReport | UpdateAuditReport | PlanReport
 
 
 HEADERS: Final[dict[str, type[Header]]] = {
@@ -227,6 +243,7 @@ HEADERS: Final[dict[str, type[Header]]] = {
     "update": UpdateHeader,
     "state": StateHeader,
     "checkpoint": CheckpointHeader,
+    "transcript": TranscriptHeader,
     "report": ReportHeader,
 }
 
@@ -275,7 +292,7 @@ def decode_header(data: bytes, *, source: str) -> Header:
         FormatVersionError: another major version.
     """
     raw = canonical.decode_object(data, source=source, max_bytes=MAX_HEADER_BYTES)
-    newer = _is_newer_minor(raw.get("format"), source=source)
+    newer = is_newer_minor(raw.get("format"), FORMAT, source=source)
     kind = HEADERS.get(str(raw.get("kind")))
     if kind is None:
         raise ArtifactError(f"{source}: kind is {raw.get('kind')!r:.80}, one of {', '.join(HEADERS)} is needed")
@@ -283,15 +300,3 @@ def decode_header(data: bytes, *, source: str) -> Header:
     if header.format == FORMAT and canonical.encode(to_plain(header)) != data:
         raise ArtifactError(f"{source}: a header with fields left out, or not written as format {FORMAT} writes them")
     return header
-
-
-def _is_newer_minor(found: object, *, source: str) -> bool:
-    if not isinstance(found, str) or not re.fullmatch(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})", found):
-        raise ArtifactError(f"{source}: format is {found!r:.80}, a version like {FORMAT!r} is needed")
-    (major, minor), (own_major, own_minor) = (map(int, version.split(".")) for version in (found, FORMAT))
-    if major != own_major:
-        raise FormatVersionError(
-            f"{source}: artifact format {found}, this fedlpp {__version__} reads {own_major}.x",
-            hint="pip install -U fedlpp" if major > own_major else None,
-        )
-    return minor > own_minor

@@ -66,7 +66,7 @@ class AggregateReport(Record, frozen=True, kw_only=True, tag_field="about", tag=
     rejected: tuple[RejectedUpdate, ...] = ()
 
 
-Role = Literal["base", "proxy", "central", "alone", "adapter"]
+Role = Literal["base", "proxy", "central", "alone", "fine-tuned", "adapter"]
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -77,10 +77,12 @@ class Interval(Record, frozen=True, kw_only=True):
 
 
 class EvaluateRow(Record, frozen=True, kw_only=True):
-    """Scores of one model. `artifact`: the sha256 of what was scored, None for the base alone.
+    """Scores of one model. `artifact`: the sha256 of what was scored, None for what is in none.
 
-    `role`: whose model it is; "adapter" for one from elsewhere. `round`: of a role that has one. `intervals`: of the
-    scores that are made of single examples. `per_class`: class to score to value, of a classifier.
+    `role`: whose model it is; "alone": trained by `evaluate` itself from the base on one client's data, "fine-tuned":
+    from the proxy on, which `artifact` then names; "adapter" for one from elsewhere. `round`: of a role that has one.
+    `intervals`: of the scores that are made of single examples. `per_class`: class to score to value, of a classifier,
+    without values that are undefined; of a run's earlier rounds left out.
     """
 
     model: str
@@ -93,12 +95,61 @@ class EvaluateRow(Record, frozen=True, kw_only=True):
     per_class: dict[str, dict[str, float]] = {}
 
 
+class Gap(Record, frozen=True, kw_only=True):
+    """How far the model `ahead` is ahead of `behind` in the headline score, more being better; negative: it is behind.
+
+    `name`: "recv", central over its proxy; "ft", central over the best proxy that was fine-tuned on one client's data;
+    "alone", the proxy over what a client makes alone. `master`: the sha256 of the central model's, which is of `round`.
+    `interval` is that of a paired comparison.
+    """
+
+    name: Literal["recv", "ft", "alone"]
+    ahead: str
+    behind: str
+    round: Count
+    master: Digest
+    value: float
+    interval: Interval | None
+
+
+class ProxyRecovery(Record, frozen=True, kw_only=True):
+    """What the proxy has of the lead of central over base (`evaluation/recovery.py`).
+
+    `rho` is None where central is not told from base on these examples: `gain`, its lead, may be nothing.
+    """
+
+    rho: float | None
+    rho_interval: Interval | None
+    gain: float
+    gain_interval: Interval | None
+
+
+class Spread(Record, frozen=True, kw_only=True):
+    """Mean and standard deviation (n - 1) over `n` rows of one name and round: federations of several seeds."""
+
+    model: str
+    role: Role
+    round: Count | None
+    n: PositiveInt
+    mean: dict[str, float]
+    sd: dict[str, float]
+
+
 class EvaluateReport(Record, frozen=True, kw_only=True, tag_field="about", tag="evaluate"):
-    """Scores of several models on the same rows with the same decoding."""
+    """Scores of several models on the same rows with the same decoding.
+
+    `headline`: the score that models are compared by. `n_overlap`: how many of the rows are in the training data that
+    was named too; None where none was. `harness`: tasks of lm-evaluation-harness that were scored too.
+    """
 
     task: TaskSpec
     data: Digest
     n_examples: Count
     n_cut: Count
+    n_overlap: Count | None = None
     generation: dict[str, int]
+    headline: Literal["accuracy", "loss"] | None = None
     rows: tuple[EvaluateRow, ...]
+    gaps: tuple[Gap, ...] = ()
+    recovery: ProxyRecovery | None = None
+    spreads: tuple[Spread, ...] = ()

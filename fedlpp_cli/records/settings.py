@@ -15,9 +15,10 @@ from typing import Annotated, Any, Final, TypeVar
 from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.methods import MethodSpec
 from fedlpp_cli.records.privacy import PrivacySpec
-from fedlpp_cli.records.record import Count, PartyName, Record, RecordT, read_record
+from fedlpp_cli.records.record import Count, PartyName, PositiveInt, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -36,6 +37,7 @@ SECTIONS: Final[dict[str, type[Record]]] = {
     "task": TaskSpec,
     "lora": LoraSpec,
     "quantize": QuantSpec,
+    "mask": MaskSpec,
     "base_quantize": BaseQuantSpec,
     "train": TrainSpec,
     "update": QuantSpec,
@@ -55,9 +57,10 @@ _ONE_OF: Final[dict[type[Record], dict[str, object]]] = {
 # With an option of that value, these fields of the file have no meaning, and are not looked at.
 _WITHOUT: Final[dict[type[Record], dict[tuple[str, object], tuple[str, ...]]]] = {
     QuantSpec: {
-        ("bits", "full"): ("rounding", "rounding_seed", "scale_rounding", "groups"),
+        ("bits", "full"): ("rounding", "rounding_seed", "scale_rounding", "groups", "codebook"),
         ("rounding", "nearest"): ("rounding_seed",),
-    }
+    },
+    MaskSpec: {("client", 0.0): ("fresh",)},
 }
 
 
@@ -76,9 +79,13 @@ class FederationFile(Record, frozen=True, kw_only=True):
     method: Annotated[str | None, Meta(description="what the federation goes by; `fedlpp methods` lists them")] = None
     test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
     method_options: dict[str, Any] = {}
+    proxy_rank: Annotated[
+        PositiveInt | None, Meta(description="the rank that clients get; the adapter's where nothing is said")
+    ] = None
     task: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     quantize: dict[str, Any] = {}
+    mask: dict[str, Any] = {}
     base_quantize: dict[str, Any] = {}
     train: dict[str, Any] = {}
     update: Annotated[dict[str, Any], Meta(description=_UPDATE)] = {}

@@ -23,6 +23,7 @@ from fedlpp_cli.records.tensor_groups import width_of
 
 Bits = Literal["ternary", "2", "3", "4", "5", "6", "8", "full"]
 ScaleType = Literal["fp32", "fp16", "double"]
+Codebook = Literal["nf", "symmetric"]
 Rounding = Literal["nearest", "stochastic"]
 ScaleRounding = Literal["nearest", "up", "fit"]
 BaseFormat = Literal["ternary", "nf2", "nf3", "nf4", "nf5", "nf6", "fp4", "int8"]
@@ -38,6 +39,7 @@ Rule = Literal[
     "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "centered-clipping",
     "fltrust",
 ]  # fmt: skip
+MaskMean = Literal["aware", "unaware"]
 ServerOptimizer = Literal["sgd", "momentum", "adagrad", "adam", "yogi"]
 
 ALL_LINEAR: Final = "all-linear"
@@ -108,10 +110,11 @@ class ModelSpec(Record, frozen=True, kw_only=True):
 class QuantSpec(Record, frozen=True, kw_only=True):
     """How adapter tensors are rounded (FedLPP, arXiv 2406.10976): NF-k levels, one scale a block.
 
-    `bits` "full" leaves them in float32: plain federated LoRA. `rounding` "stochastic" draws between the two levels
-    around a weight, from a stream named by `rounding_seed` and by the secret weights themselves. `scale_rounding` "up"
-    takes scales from a coarse grid, so that no block gives away its largest weight; "fit" takes the scale with the
-    least squared error, which cuts the largest weights off. `groups` gives groups of tensors a width of their own
+    `bits` "full" leaves them in float32: plain federated LoRA. `codebook` "symmetric" is FedQSN's (arXiv 2508.18911):
+    as many negative levels as positive ones, 2^k + 1. `rounding` "stochastic" draws between the two levels around a
+    weight, from a stream named by `rounding_seed` and by the secret weights themselves. `scale_rounding` "up" takes
+    scales from a coarse grid, so that no block gives away its largest weight; "fit" takes those with the least squared
+    error, which cuts the largest weights off. `groups` gives groups of tensors a width of their own
     (`records/tensor_groups.py`), all else being the same for all.
     """
 
@@ -122,6 +125,7 @@ class QuantSpec(Record, frozen=True, kw_only=True):
     rounding_seed: Label | None = None
     scale_rounding: ScaleRounding = "nearest"
     groups: Annotated[dict[ModuleName, Bits], Meta(max_length=256)] = {}
+    codebook: Codebook = "nf"
 
     def of(self, component: str) -> "QuantSpec":
         """How that component is rounded: a spec without groups."""
@@ -146,9 +150,9 @@ class QuantSpec(Record, frozen=True, kw_only=True):
         if not self.is_rounded and (self.rounding, self.scale_rounding) != ("nearest", "nearest"):
             raise ValueError("bits: full precision is not rounded")
         if (self.rounding, self.scale_rounding) == ("stochastic", "fit"):
-            raise ValueError(
-                "scale_rounding: fit cuts weights off, and stochastic rounding would not be right on average"
-            )
+            raise ValueError("scale_rounding: fit cuts weights off, stochastic rounding would not be right on average")
+        if self.codebook == "symmetric" and "8" in {self.bits, *self.groups.values()}:
+            raise ValueError("codebook: symmetric has no 8 bits; its 257 levels do not fit into a byte")
 
 
 FULL_PRECISION: Final = QuantSpec(bits="full")
@@ -238,7 +242,8 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     `server_optimizer` takes what comes out for a gradient (`aggregation/server_optimizers.py`). `combine` says what is
     averaged: factors, those of lower rank filled up with zeros, or products `B A` (`aggregation/combine.py`). With
     `min_clients` sound updates the others are left out; without that number all must be sound. `n_population`: how many
-    clients there are, for SCAFFOLD; None for as many as before, or as sent an update if those are more.
+    clients there are, for SCAFFOLD; None for as many as before, or as sent an update if those are more. `mask_mean`:
+    what is masked is averaged over the clients who see it, or as if all did (`aggregation/masks.py`).
 
     With `client_noise_multiplier` each client is protected (`aggregation/client_noise.py`): noise of that many times
     the clipping norm joins the sum of the clipped updates, and the sum is divided by `expected_clients`, whoever came.
@@ -261,6 +266,7 @@ class AggregateSpec(Record, frozen=True, kw_only=True):
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     tau: PositiveFloat = 1e-3
     combine: Combine = "factors"
+    mask_mean: MaskMean = "aware"
     n_population: PositiveInt | None = None
     min_clients: PositiveInt | None = None
     max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -304,7 +310,7 @@ class TrainMetrics(Record, frozen=True, kw_only=True):
 
 
 class EvaluateSpec(Record, frozen=True, kw_only=True):
-    """How models are scored. With `generate`, completions are decoded and compared (BLEU, ROUGE-L)."""
+    """How models are scored. With `generate`, completions are decoded and compared."""
 
     batch_size: PositiveInt = 16
     limit: PositiveInt | None = None

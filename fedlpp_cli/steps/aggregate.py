@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedlpp_cli.adapters.master_tensors import n_parameters, steps_after
 from fedlpp_cli.aggregation.fold import Fold
+from fedlpp_cli.aggregation.masks import check_mask_options
 from fedlpp_cli.aggregation.products import product_norms
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.aggregation.threads import one_thread
@@ -121,6 +122,8 @@ def aggregate(
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
+        masked = any(package.proxy.header.spec.mask is not None for package in sent)
+        check_mask_options(spec, masked=masked)
         check_ranks(spec, opened, sent)
         check_client_privacy(spec, sent, ledger=ledger, noise_key=noise_key)
         threads = files.enter_context(one_thread())

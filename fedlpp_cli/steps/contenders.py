@@ -1,68 +1,74 @@
-"""Which models an `evaluate` compares: rows out of masters, packages, proxies and PEFT adapters.
+"""Which models an `evaluate` compares: rows out of masters, packages, proxies, PEFT adapters and run folders.
 
 A master stands for three: the base without adapter, the proxy that clients would get now, and the central model. A
 package or a proxy stands for what a client has.
 """
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, cast
 
 import torch
 from torch import Tensor
 
-from fedlpp_cli.adapters.drawn import drawn_of
 from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.peft_format import CONFIG, read_peft
+from fedlpp_cli.adapters.peft_format import read_peft
 from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_adapter
-from fedlpp_cli.adapters.ranks import lora_of_rank
-from fedlpp_cli.adapters.trained import factor_of
-from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact import store
-from fedlpp_cli.artifact.folder import MANIFEST, open_folder
+from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
-from fedlpp_cli.methods.table import method_of
-from fedlpp_cli.models.first_values import first_values
+from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
-from fedlpp_cli.quantization.tensors import round_tensor
-from fedlpp_cli.records.headers import BaseHeader, Header, MasterHeader, ProxyHeader, spell_kind
+from fedlpp_cli.progress import Progress
+from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
 from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.reports import Role
-from fedlpp_cli.records.specs import BaseQuantSpec, LoraSpec, ModelSpec, QuantSpec, TaskSpec
+from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, LoraSpec, QuantSpec, TaskSpec
 from fedlpp_cli.records.tensor_groups import spell_widths
 from fedlpp_cli.refs import parse_ref
+from fedlpp_cli.steps.given_artifacts import Given
 from fedlpp_cli.steps.inputs import RefLike, federation_of, public_base_folder
-from fedlpp_cli.steps.packages import open_package
-
-_LABELLED: Final = re.compile(r"([a-z0-9_-]{1,32})=(.+)")
+from fedlpp_cli.steps.master_models import MasterModels
+from fedlpp_cli.tasks.task import Task
 
 Values = Callable[[], Mapping[str, Tensor]]
+Training = Callable[[AdaptedModel, Task, Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One row: its name, whose model it is, what else to say, the artifact's sha256, and how to get the model."""
+    """One row: its name, whose model it is, what else to say, the artifact's sha256, and how to get the model.
+
+    `master`: the sha256 of the master that it is of, or is the proxy of; `label`: what it was called; `is_last`: not of
+    an earlier round of a run. `train`: what happens to the model, once it has its values, before it is scored.
+    """
 
     name: str
     role: Role
-    round: int | None
+    round: int | None = None
     detail: str
-    sha256: str | None
+    sha256: str | None = None
+    master: str | None = None
+    label: str = ""
+    is_last: bool = True
     base: Path
     task: TaskSpec
     lora: LoraSpec
     values: Values
+    train: Training | None = None
 
 
 @dataclass(slots=True)
 class Line:
-    """Everything that is needed to line contenders up."""
+    """Everything that is needed to line contenders up.
+
+    `subject`: the models of the first argument that has a master, at its newest round.
+    """
 
     files: ExitStack
     base: RefLike | None
@@ -72,97 +78,85 @@ class Line:
     federation: str | None = None
     round: int = 0
     method: str = METHOD
+    subject: MasterModels | None = None
+    _subject_number: int | None = None
+    _full: list[tuple[BaseSpec, Path]] = field(default_factory=list)
+    _seen: dict[str | None, Path] = field(default_factory=dict)
 
-    def up(self, artifacts: Sequence[RefLike]) -> list[Contender]:
+    def up(self, given: Sequence[Given]) -> list[Contender]:
         """The contenders, a base only once.
 
         Raises:
             UsageError: a PEFT adapter alone, which has no task.
             LineageError: artifacts of different tasks.
         """
-        opened = [self._open(artifact) for artifact in artifacts]
-        headers = [
-            cast("MasterHeader | ProxyHeader", file.header) for _, file in opened if isinstance(file, TensorFile)
-        ]
-        tasks = {header.spec.model.task for header in headers}
-        if len(tasks) > 1:
+        files = [(one.number, one.file) for one in given if isinstance(one.file, TensorFile)]
+        if len({file.header.spec.model.task for _, file in files}) > 1:
             raise LineageError("these artifacts are for different tasks and cannot be compared on one set of data")
-        proxied = {header.parent("master") for header in headers if isinstance(header, ProxyHeader)}
+        if files:
+            first = [file for number, file in files if number == files[0][0]]
+            self.federation, self.round = federation_of(first[0]), max(file.header.round for file in first)
+            self.method = first[0].header.method
+        proxied = {file.header.parent("master") for _, file in files if isinstance(file.header, ProxyHeader)}
         rows: list[Contender] = []
-        for label, file in opened:
-            if isinstance(file, Path):
-                rows += self._of_peft(label, file, rows)
-            elif isinstance(file.header, MasterHeader):
-                rows += self._of_master(label, file.narrow(MasterHeader), is_proxied=file.sha256 in proxied)
+        for one in given:
+            if isinstance(one.file, Path):
+                rows += self._of_peft(one, one.file, rows)
+            elif isinstance(one.file.header, MasterHeader):
+                master = one.file.narrow(MasterHeader)
+                rows += self._of_master(one, master, is_proxied=master.sha256 in proxied)
             else:
-                rows += self._of_proxy(label, file.narrow(ProxyHeader))
-        return _without_repeats(rows)
+                rows += self._of_proxy(one, one.file.narrow(ProxyHeader))
+        bases = [row for row in rows if row.role == "base"]
+        if self.subject is not None:
+            bases = [_base_row(self.subject)]
+        return [*bases[:1], *(row for row in rows if row.role != "base")]
 
-    def _open(self, artifact: RefLike) -> tuple[str, TensorFile[Header] | Path]:
-        label, ref = _split_label(artifact)
-        path = store.fetch(parse_ref(ref))
-        if (path / CONFIG).is_file():
-            return label, path
-        if (path / MANIFEST).is_file():
-            package = open_package(path)
-            self.files.callback(package.proxy.close)
-            if package.proxy.header.spec.model.base.private and self.base_artifact is None:
-                self.base_artifact = path / "base"
-            file: TensorFile[Header] = package.proxy
-        else:
-            file = self.files.enter_context(TensorFile(path, Header))
-        if not isinstance(file.header, MasterHeader | ProxyHeader):
-            raise LineageError(
-                f"{path} is {spell_kind(file.header.kind)}; a master, proxy, package or PEFT adapter is needed"
-            )
-        if self.federation is None:
-            self.federation, self.round = file.header.federation or file.sha256, file.header.round
-            self.method = file.header.method
-        return label, file
-
-    def _of_master(self, label: str, file: TensorFile[MasterHeader], *, is_proxied: bool) -> list[Contender]:
-        spec = file.header.spec
-        model = spec.model
-        full = self._full_base(model)
-        round_text = f"round {file.header.round}"
-        quantize = self.quantize or spec.quantize or QuantSpec()
-        check_groups(components_of(file), quantize)
-        seen = self._quantized_base(file) if model.base.private else full
-        lora = lora_of_rank(model.lora, model.lora.rank + max(spec.withheld.values(), default=0))
-
-        def first() -> Mapping[str, Tensor]:
-            return first_values(full, model.task, model.lora, seed=spec.seed)
-
-        def rounded() -> Mapping[str, Tensor]:
-            drawn = method_of(file.header, source=str(file.path)).draws_a and drawn_of(file) is not None
-            return {
-                name: file.read(name)
-                if drawn and factor_of(name) == "A"
-                else round_tensor(file.read(name), quantize.of(name), name=name)
-                for name in components_of(file)
-            }
-
-        def central() -> Mapping[str, Tensor]:
-            return of_one_rank(owners_values(file, components_of(file)), lora.rank)
-
-        rows = [Contender("base", "base", None, model.base.model_type, None, full, model.task, model.lora, first)]
-        if (quantize.is_rounded or model.base.private) and not is_proxied:
-            detail = f"{round_text}, {_spell(quantize)}"
-            name = f"{label} proxy".strip()
+    def _of_master(self, one: Given, file: TensorFile[MasterHeader], *, is_proxied: bool) -> list[Contender]:
+        models = self._models(file)
+        if self._subject_number in (None, one.number):
+            self._subject_number, self.subject = one.number, models
+        model, round_text = models.model, f"round {file.header.round}"
+        common = partial(
+            Contender, round=file.header.round, sha256=file.sha256, master=file.sha256, label=one.label,
+            is_last=one.is_last, task=model.task,
+        )  # fmt: skip
+        has_proxy = (models.quantize.is_rounded or model.base.private) and not is_proxied
+        rows = []
+        if has_proxy:
             rows.append(
-                Contender(name, "proxy", file.header.round, detail, file.sha256, seen, model.task, model.lora, rounded)
+                common(
+                    name=f"{one.label} proxy".strip(),
+                    role="proxy",
+                    detail=_joined(round_text, spell_rounding(models.quantize), one.of_label),
+                    base=models.seen,
+                    lora=model.lora,
+                    values=models.rounded,
+                )
             )
-        name = label if label and len(rows) == 1 else f"{label} central".strip()
-        return [
-            *rows,
-            Contender(name, "central", file.header.round, round_text, file.sha256, full, model.task, lora, central),
-        ]
+        name = one.label if one.label and not (has_proxy or is_proxied) else f"{one.label} central".strip()
+        central = common(
+            name=name,
+            role="central",
+            detail=_joined(round_text, one.of_label),
+            base=models.full,
+            lora=models.central_lora,
+            values=models.central,
+        )
+        return [*rows, central]
 
-    def _of_proxy(self, label: str, proxy: TensorFile[ProxyHeader]) -> list[Contender]:
+    def _models(self, file: TensorFile[MasterHeader]) -> MasterModels:
+        model = file.header.spec.model
+        full = self._full_base(model.base)
+        quantize = self.quantize or file.header.spec.quantize or QuantSpec()
+        check_groups(components_of(file), quantize)
+        return MasterModels(file, full, self._seen_base(file) if model.base.private else full, quantize)
+
+    def _of_proxy(self, one: Given, proxy: TensorFile[ProxyHeader]) -> list[Contender]:
         check_proxy(proxy)
         spec = proxy.header.spec
         model = spec.model
-        seen = self._quantized_base(None) if model.base.private else self._full_base(model)
+        seen = self._seen_base(None) if model.base.private else self._full_base(model.base)
 
         def values() -> Mapping[str, Tensor]:
             return read_adapter(proxy)
@@ -170,49 +164,58 @@ class Line:
         def nothing() -> Mapping[str, Tensor]:
             return {name: torch.zeros(shape) for name, shape in spec.shapes.items()}
 
-        detail = f"round {proxy.header.round}, {_spell(spec.quantize)}"
         row = Contender(
-            f"{label} proxy".strip(),
-            "proxy",
-            proxy.header.round,
-            detail,
-            proxy.sha256,
-            seen,
-            model.task,
-            model.lora,
-            values,
+            name=f"{one.label} proxy".strip(),
+            role="proxy",
+            round=proxy.header.round,
+            detail=_joined(
+                f"round {proxy.header.round}", spell_rounding(spec.quantize), _spell_mask(spec), one.of_label
+            ),
+            sha256=proxy.sha256,
+            master=proxy.header.parent("master"),
+            label=one.label,
+            is_last=one.is_last,
+            base=seen,
+            task=model.task,
+            lora=model.lora,
+            values=values,
         )
         if model.lora.modules_to_save:  # a head of zeros would be no base model
             return [row]
-        return [
-            Contender("base", "base", None, model.base.model_type, None, seen, model.task, model.lora, nothing),
-            row,
-        ]
+        base = Contender(
+            name="base", role="base", detail=model.base.model_type, base=seen, task=model.task, lora=model.lora,
+            values=nothing,
+        )  # fmt: skip
+        return [base, row]
 
-    def _of_peft(self, label: str, folder: Path, before: Sequence[Contender]) -> list[Contender]:
+    def _of_peft(self, one: Given, folder: Path, before: Sequence[Contender]) -> list[Contender]:
         if not before or self.base is None:
             raise UsageError(f"{folder}: to score a PEFT adapter, put a master in front of it and give --base")
         adapter = read_peft(folder)
         base = store.fetch_model(parse_ref(self.base))[0]
         return [
             Contender(
-                label or folder.name,
-                "adapter",
-                None,
-                "PEFT",
-                None,
-                base,
-                before[0].task,
-                adapter.lora,
-                lambda: adapter.values,
+                name=one.label or folder.name, role="adapter", detail=_joined("PEFT", one.of_label), label=one.label,
+                base=base, task=before[0].task, lora=adapter.lora, values=lambda: adapter.values,
             )
-        ]
+        ]  # fmt: skip
 
-    def _full_base(self, model: ModelSpec) -> Path:
-        return public_base_folder(model.base, self.base)
+    def _full_base(self, spec: BaseSpec) -> Path:
+        """The folder of the base, whose files are checked once."""
+        found = next((path for other, path in self._full if other == spec), None)
+        if found is None:
+            found = public_base_folder(spec, self.base)
+            self._full.append((spec, found))
+        return found
+
+    def _seen_base(self, master: TensorFile[MasterHeader] | None) -> Path:
+        """What clients see of a private base; of a master's, made on the fly where it is not there."""
+        name = None if self.base_artifact is not None or master is None else federation_of(master)
+        if name not in self._seen:
+            self._seen[name] = self._quantized_base(master)
+        return self._seen[name]
 
     def _quantized_base(self, master: TensorFile[MasterHeader] | None) -> Path:
-        """What clients see of a private base; of a master's, made on the fly where it is not there."""
         if self.base_artifact is not None:
             artifact = open_folder(store.fetch(parse_ref(self.base_artifact)), BaseHeader)
             check_foreign_base(artifact)
@@ -226,20 +229,29 @@ class Line:
         return scratch
 
 
-def _without_repeats(rows: Sequence[Contender]) -> list[Contender]:
-    bases = [row for row in rows if row.name == "base"]
-    return [*bases[:1], *(row for row in rows if row.name != "base")]
+def _base_row(models: MasterModels) -> Contender:
+    """The model that everything began with."""
+    model = models.model
+    return Contender(
+        name="base", role="base", detail=model.base.model_type, base=models.full, task=model.task, lora=model.lora,
+        values=models.first,
+    )  # fmt: skip
 
 
-def _split_label(artifact: RefLike) -> tuple[str, RefLike]:
-    match = _LABELLED.fullmatch(artifact) if isinstance(artifact, str) else None
-    if match is None or Path(str(artifact)).exists():
-        return "", artifact
-    return match[1], match[2]
-
-
-def _spell(quantize: QuantSpec) -> str:
+def spell_rounding(quantize: QuantSpec) -> str:
+    """How a proxy was rounded, in words."""
     if not quantize.is_rounded:
         return "full precision"
     drawn = "" if quantize.rounding == "nearest" else f", {quantize.rounding}"
-    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}"
+    levels = ", symmetric levels" if quantize.codebook == "symmetric" else ""
+    return f"{spell_widths(quantize.bits, quantize.groups)}, block {quantize.block}{drawn}{levels}"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _spell_mask(spec: ProxySpec) -> str:
+    if spec.mask is None:
+        return ""
+    return f"masks {spec.mask.server:g} and {spec.mask.client:g}" + (f" of {spec.client}" if spec.client else "")

@@ -94,14 +94,15 @@ def write_first_master(
     options: MethodSpec,
     seed: int,
     base_weights: dict[str, WeightRole] | None,
+    parents: dict[str, tuple[str, ...]] | None = None,
     force: bool,
 ) -> MasterResult:
-    """Write a master of round 0. `base_weights`: of a private base, see `MasterSpec`."""
+    """Write a master of round 0. `base_weights`: of a private base, see `MasterSpec`. `parents`: what it began with."""
     header = MasterHeader(
         federation=None,
         round=0,
         method=method,
-        parents={},
+        parents=parents or {},
         spec=MasterSpec(
             model=model, seed=seed, quantize=None, aggregate=None, base_weights=base_weights, method_options=options
         ),

@@ -12,13 +12,14 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
-from fedlpp_cli.quantization.layout import max_codes
+from fedlpp_cli.quantization.layout import max_codes, table_of
 from fedlpp_cli.records.headers import (
     CheckpointHeader,
     FileEntry,
     MasterHeader,
     ProxyHeader,
     StateHeader,
+    TranscriptHeader,
     UpdateHeader,
 )
 from fedlpp_cli.records.keys import Signer, signers_of
@@ -41,11 +42,12 @@ class InspectResult(Record, frozen=True, kw_only=True):
     """What was found. `header` is as it stands in the file, fields of newer versions included.
 
     `n_parameters` are those of components, without what a server optimizer keeps beside them and without control
-    variates; a checkpoint's are its adapter's. `bits_per_parameter` is set for proxies and rounded updates: codes and
-    scales over the numbers that they stand for. A rounded update does not state its shapes: its `n_parameters` is None,
-    and codes that would still have fitted count, at most four for each tensor. `unquantized` lists what a package or a
-    base carries above its stated precision. `groups`: of what is rounded, or carried beside it, sizes and the error to
-    expect. `signers`: whose good signatures a package has; nobody says here whom to trust.
+    variates; a checkpoint's are its adapter's, a transcript has none. `bits_per_parameter` is set for proxies and
+    rounded updates: codes and scales over the numbers that they stand for. A rounded update does not state its shapes:
+    its `n_parameters` is None, and codes that would still have fitted count, at most four for each tensor.
+    `unquantized` lists what a package or a base carries above its stated precision. `groups`: of what is rounded, or
+    carried beside it, sizes and the error to expect. `signers`: whose good signatures a package has; nobody says here
+    whom to trust.
     """
 
     path: str
@@ -101,11 +103,13 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         sent = with_control(sent_shapes(spec), spec.control_variates)
         bits = round(8 * payload / n_parameters(sent), 4) if n_values else None
         groups = adapter_groups(sent, spec.quantize)
+    elif isinstance(file.header, TranscriptHeader):
+        n_values = None
     elif isinstance(file.header, StateHeader):
         n_values = n_parameters(residual_shapes(layout_of(file.tensors)))
-    elif isinstance(file.header, UpdateHeader) and (width := file.header.spec.quantize.bits) != "full":
+    elif isinstance(file.header, UpdateHeader) and (rounding := file.header.spec.quantize).bits != "full":
         codes = [info.n_bytes for info in file.tensors.values() if info.name.endswith(".codes")]
-        n_codes = sum(max_codes(n_bytes, width) for n_bytes in codes)
+        n_codes = sum(max_codes(n_bytes, table_of(rounding)) for n_bytes in codes)
         n_values, bits = None, round(8 * payload / n_codes, 4) if n_codes else None
     return _result(
         common,

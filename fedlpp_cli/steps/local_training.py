@@ -6,13 +6,14 @@ Package and model are open already: `client-train` opens them for one client, a 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
+from fedlpp_cli.adapters.masks import masked_components, read_rows
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_adapter, read_control
 from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.tensor_file import write_tensors
@@ -31,7 +32,7 @@ from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
-from fedlpp_cli.training.error_feedback import RoundedUpdate, round_update
+from fedlpp_cli.training.error_feedback import RoundedUpdate, round_visible
 from fedlpp_cli.training.gates import check_trained, check_untrained, check_update, loss_warning
 from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.limits import check_fits
@@ -39,6 +40,7 @@ from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
 from fedlpp_cli.training.sampling import Sampler
 from fedlpp_cli.training.schedule import learning_rate_sum
 from fedlpp_cli.training.shares import Share
+from fedlpp_cli.training.visible_rows import only_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class LocalRound:
     """What all clients of a round have in common.
 
     `start`: what the proxy says of each component, float32; `control`: what it says of the owner's control variates,
-    None in a proxy without. The model is trained in place, and is set to `start` for each client. `make_batches`: how
-    examples go through it. `share`: what of each batch is done here.
+    None in a proxy without. `visible`: factor B to which of its rows are there, in a proxy with masks. The model is
+    trained in place, and is set to `start` for each client. `make_batches`: how examples go through it. `share`: what
+    of each batch is done here.
     """
 
     package: OpenPackage
@@ -57,6 +60,7 @@ class LocalRound:
     control: Mapping[str, Tensor] | None
     make_batches: MakeBatches
     share: Share = WHOLE
+    visible: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,13 @@ def open_round(
     adapted.check_shapes(package.proxy.header.spec.shapes)
     start = read_adapter(package.proxy)
     control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
-    return LocalRound(package, task, adapted, start, control or None, batch_maker(batching, adapted, task), share)
+    make_batches = batch_maker(batching, adapted, task)
+    return LocalRound(package, task, adapted, start, control or None, make_batches, share, _visible(package))
+
+
+def _visible(package: OpenPackage) -> dict[str, Tensor]:
+    found = {name: read_rows(package.proxy, name) for name in masked_components(package.proxy.header.spec.shapes)}
+    return {name: torch.from_numpy(rows) for name, rows in found.items() if rows is not None}
 
 
 def check_addressee(package: OpenPackage, client: str) -> None:
@@ -150,14 +160,14 @@ def train_update(
             factors=opened.package.proxy.header.spec.factors,
             share=opened.share,
             on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}{epsilon}", done.step, done.total),
-            watches=watches,
+            watches=(only_visible(opened.visible), *watches),
         )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
     check_trained(delta)
     shapes = update_shapes(opened.package.proxy.header.spec)
     check_untrained(delta, shapes)
     residual = {} if state is None else state.residual
-    rounded = round_update({name: delta[name] for name in shapes}, manifest.spec.update, residual)
+    rounded = round_visible({name: delta[name] for name in shapes}, manifest.spec.update, residual, opened.visible)
     # What rounding took from a factor waits until the factor travels again.
     waiting = {name: residual.get(name, torch.zeros_like(value)) for name, value in delta.items()}
     norm = check_update(rounded.values, manifest.spec.train.max_update_norm)

@@ -1,5 +1,7 @@
 """`log`: the chain of a federation, round by round. Loads no torch."""
 
+from pathlib import Path
+
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_bytes
 from fedlpp_cli.artifact.folder import PROXY, read_manifest
@@ -15,10 +17,10 @@ from fedlpp_cli.steps.inputs import RefLike
 
 
 class LogEntry(Record, frozen=True, kw_only=True):
-    """One round. `bytes_down`: the package's size, to each client; `bytes_up`: one update's size, the largest.
+    """One round. `bytes_down`: the package's size, to each client; `bytes_up`: one update's size; both the largest.
 
     `groups`: those of tensors with another width than `bits`. `loss_first` and `loss_last` are means over clients of
-    what they report. None stands for what is not there.
+    what they report. None stands for what is not there; `package` for several, too.
     """
 
     round: int
@@ -80,11 +82,12 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
             if before is not None and before.master is not None and file.header.parent("master") != before.master:
                 raise LineageError(f"{folder.master}: was not made from the master of round {before.round}")
             rule = file.header.spec.aggregate.update_rule if file.header.spec.aggregate else None
-    if folder.package is not None:
-        with TensorFile(folder.package / PROXY, ProxyHeader) as proxy:
+    if folder.some_package is not None:
+        with TensorFile(folder.some_package / PROXY, ProxyHeader) as proxy:
             quantize = proxy.header.spec.quantize
             federation, method = federation or proxy.header.federation, method or proxy.header.method
-        bytes_down = sum(path.stat().st_size for path in folder.package.rglob("*") if path.is_file())
+        packages = [folder.package] if folder.package is not None else list(folder.packages.values())
+        bytes_down = max(_size(package) for package in packages)
     updates = []
     for path in folder.updates.values():
         with TensorFile(path, UpdateHeader) as update:
@@ -105,3 +108,7 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
         update_rule=rule,
     )
     return entry, federation, method
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -74,7 +74,7 @@ def pack(
         out: the package's folder, on disk or on the Hub.
         train: the recipe.
         update: how clients round what they send back, to the nearest level; None for full precision.
-        client: the one client it is for; None for any.
+        client: the one client it is for; None for any, or for whom the proxy is.
         base_artifact: the quantized private base that `quantize` made.
         ledger: the file that notes what was released; None for the federation's in the user's state folder.
         sign: the owner's keys, which sign the manifest (`artifact/key_files.read_signing_key` opens them).
@@ -85,22 +85,25 @@ def pack(
         SecrecyError: a master instead of a proxy.
         SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level; a
-            proxy with control variates and a recipe without; one key twice; what the federation's method does not go
-            with.
+            proxy with control variates and a recipe without; a proxy of another client; a recipe with control variates
+            for a proxy with masks; one key twice; what the federation's method does not go with.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
     signed_with = tuple(key.public.fingerprint for key in sign)
     if len(set(signed_with)) < len(signed_with):
         raise UsageError("--sign: the same key twice")
-    spec = _spec(client, train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION)
+    train, update = train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION
     with _open_proxy(proxy) as opened:
-        method_of(opened.header, source=str(opened.path)).check(Asked(train=spec.train, update=spec.update))
+        method_of(opened.header, source=str(opened.path)).check(Asked(train=train, update=update))
+        spec = _spec(_client_of(opened, client), train, update)
         if opened.header.spec.control_variates and not spec.train.control_variates:
             raise UsageError(
                 f"--control-variates is missing: this federation has them since an earlier round, {opened.path} too",
                 hint="or control_variates = true under [train] in the --federation file",
             )
+        if opened.header.spec.mask is not None and spec.train.control_variates:
+            raise UsageError("--control-variates: they would tell how rows move that the proxy hides")
         contents = _contents(opened, spec, base_artifact)
         sizes = [
             len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values()
@@ -116,6 +119,13 @@ def pack(
             record_releases(ledger, releases)
             sha256 = write_folder(place.path, contents, _manifest_for(opened, spec), sign=sign, force=force)
         return result(path=str(place.written), sha256=sha256)
+
+
+def _client_of(proxy: TensorFile[ProxyHeader], client: str | None) -> str | None:
+    owner = proxy.header.spec.client
+    if client is not None and owner not in (None, client):
+        raise UsageError(f"--client {client}: {proxy.path} hides what client {owner!r} is not to get")
+    return client or owner
 
 
 def _spec(client: str | None, train: TrainSpec, update: QuantSpec) -> PackageSpec:
@@ -134,7 +144,14 @@ def _releases(proxy: TensorFile[ProxyHeader]) -> list[Release]:
         raise LineageError(f"{proxy.path}: it does not say of which master it is the proxy")
     rank = header.spec.model.lora.rank
     releases: list[Release] = [
-        AdapterRelease(master=master, proxy=proxy.sha256, quantize=header.spec.quantize, rank=rank)
+        AdapterRelease(
+            master=master,
+            proxy=proxy.sha256,
+            quantize=header.spec.quantize,
+            rank=rank,
+            mask=header.spec.mask,
+            client=header.spec.client,
+        )
     ]
     if header.spec.model.base.private and base is not None:
         releases.append(BaseRelease(federation=header.federation or "", base=base))

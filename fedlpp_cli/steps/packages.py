@@ -54,15 +54,20 @@ class OpenPackage:
 
 
 def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> None:
-    """Refuse a package with control variates that nobody would use, and one whose factors do not all move.
+    """Refuse a package with control variates that nobody would use, factors that do not all move, or others' masks.
 
     Raises:
         LineageError: the proxy holds control variates, the recipe does not ask for them; the recipe asks for them, and
-            the proxy does not train both factors; a plan that is not about the proxy's modules.
+            the proxy does not train both factors, or has masks; a plan that is not about the proxy's modules; the proxy
+            is another client's.
     """
     check_plan(proxy.spec.factors, proxy.spec.shapes, source=source)
     if package.spec.train.control_variates and proxy.spec.factors != BOTH:
         raise LineageError(f"{source}: its recipe asks for control variates, its proxy does not train both factors")
+    if proxy.spec.client not in (None, package.spec.client):
+        raise LineageError(f"{source}: its proxy is for client {proxy.spec.client!r}, not {package.spec.client!r}")
+    if proxy.spec.mask is not None and package.spec.train.control_variates:
+        raise LineageError(f"{source}: its proxy has masks, which do not go with control variates")
     if proxy.spec.control_variates and not package.spec.train.control_variates:
         raise LineageError(f"{source}: its proxy holds control variates, its recipe does not ask for them")
 

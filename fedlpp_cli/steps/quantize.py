@@ -2,45 +2,50 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.control_tensors import with_control
-from fedlpp_cli.adapters.drawn import drawn_of
+from fedlpp_cli.adapters.drawn import drawn_of, sent_shapes
+from fedlpp_cli.adapters.masks import mask_layout, pack_rows, visible_name, visible_share
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
-from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout, tensor_name
+from fedlpp_cli.adapters.proxy_tensors import check_groups, tensor_name, whole_layout
 from fedlpp_cli.adapters.ranks import first_terms, lora_of_rank, shapes_of_rank
-from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.folder import open_folder
-from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
+from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes, write_tensors
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.method import Asked, Method
 from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
+from fedlpp_cli.quantization.hidden_rows import hide_rows
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.quantization.tensors import quantize_tensor, round_tensor
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
-from fedlpp_cli.records.methods import DrawnFactors
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, ModelSpec, QuantSpec
 from fedlpp_cli.refs import Ref, parse_ref
+from fedlpp_cli.rounding import six_digits
 from fedlpp_cli.steps.inputs import RefLike, federation_of, open_tensors
+from fedlpp_cli.steps.proxy_masks import check_mask, mask_warnings, masks_of
 from fedlpp_cli.steps.sizes import TensorGroup, adapter_groups, base_groups, planned_base_groups
 
 
 class QuantizeResult(Record, frozen=True, kw_only=True):
     """What `quantize` made; with `dry_run` what it would make, and `sha256` is None.
 
-    `bits_per_parameter` and `n_bytes` count codes and scales; `n_bytes_fp16` is what the adapter takes in fp16. `base`:
-    where the quantized private base lies. `groups`: the same by groups of tensors, with the error that rounding makes;
-    measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand. With
-    `control_variates` those of SCAFFOLD count as well: in `n_bytes`, in `groups`, and as numbers of their own in
-    `bits_per_parameter`.
+    `bits_per_parameter` and `n_bytes` count codes, scales and masks; `n_bytes_fp16` is what the adapter takes in fp16.
+    `base`: where the quantized private base lies. `groups`: the same by groups of tensors, with the error that rounding
+    makes; measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand.
+    With `control_variates` those of SCAFFOLD count as well: in `n_bytes`, in `groups`, and as numbers of their own in
+    `bits_per_parameter`. `visible`: the share of the factors B that `mask` leaves to the client; None without masks.
+    `warnings`: to read before packing.
     """
 
     path: str
@@ -55,15 +60,11 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     bits_per_parameter: float
     base: str | None
     control_variates: bool
+    mask: MaskSpec | None
+    client: str | None
+    visible: float | None
+    warnings: tuple[str, ...]
     groups: tuple[TensorGroup, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What of a master becomes a proxy: the first `rank` terms, without factors A where clients draw them."""
-
-    rank: int
-    drawn: DrawnFactors | None
 
 
 def quantize(
@@ -72,6 +73,8 @@ def quantize(
     out: RefLike,
     spec: QuantSpec | None = None,
     rank: int | None = None,
+    mask: MaskSpec | None = None,
+    client: str | None = None,
     base: RefLike | None = None,
     base_out: RefLike | None = None,
     base_spec: BaseQuantSpec | None = None,
@@ -86,6 +89,8 @@ def quantize(
         out: where the proxy goes.
         spec: bits, block and scales of the adapter.
         rank: the proxy's, for clients who train with less than the master's; None for the master's.
+        mask: what clients do not get; None for nothing.
+        client: whose proxy it is, where `mask` hides something from each client.
         base: folder or Hub address of a private base; needed until `base_out` is there.
         base_out: where the quantized private base goes, or lies since an earlier round.
         base_spec: format of the private base.
@@ -96,29 +101,32 @@ def quantize(
     Raises:
         GateError: a weight that is not finite.
         UsageError: a private base without `base_out`; a rank that is not one to the master's; a group of tensors that
-            the adapter has not; what the federation's method does not go with.
+            the adapter has not; a mask without its client, or the other way round, or of what has no factors, or with
+            control variates; what the federation's method does not go with.
         LineageError: a method that this version does not know.
         ModelError: `base` is not the base of this federation.
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
         method = method_of(opened.header, source=str(opened.path))
-        method.check(Asked(quantize=spec))
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
-        part = _Part(_check_rank(opened, rank), drawn_of(opened) if method.draws_a else None)
-        shapes = shapes_of_rank(components_of(opened), part.rank)
+        rank, mask = _check_rank(opened, rank), check_mask(opened, mask, client)
+        method.check(Asked(quantize=spec, mask=mask))
+        shapes = shapes_of_rank(components_of(opened), rank)
         check_groups(shapes, spec)
         _check_block(shapes, spec)
+        sent = _proxy_spec(opened, method, spec, rank, mask, client)
+        told = partial(_result, opened, sent)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(_sent(opened, part), spec, _errors(opened, spec, part, on_progress))
+            groups = adapter_groups(_travelling(sent), spec, _errors(opened, sent, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             base_path = base_out if is_private else None
-            return _result(opened, spec, part, groups, path=str(out), sha256=None, base=base_path)
-        groups, base_sha256 = adapter_groups(_sent(opened, part), spec), None
+            return told(groups, path=str(out), sha256=None, base=base_path)
+        groups, base_sha256 = adapter_groups(_travelling(sent), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -131,10 +139,10 @@ def quantize(
             )
             groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
         with store.destination(parse_ref(out), message=f"Proxy of round {opened.header.round}", force=force) as place:
-            _write_proxy(opened, spec, part, base_sha256, place, force=force, on_progress=on_progress)
+            _write_proxy(opened, sent, base_sha256, place, force=force, on_progress=on_progress)
             sha256 = sha256_of_file(place.path)
         base_path = base_out if is_private else None
-        return _result(opened, spec, part, groups, path=str(place.written), sha256=sha256, base=base_path)
+        return told(groups, path=str(place.written), sha256=sha256, base=base_path)
 
 
 def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:
@@ -157,11 +165,9 @@ def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
         )
 
 
-def _sent(master: TensorFile[MasterHeader], part: _Part) -> dict[str, Shape]:
-    """Name to shape of all that clients get to see, rounded."""
-    shapes = shapes_of_rank(components_of(master), part.rank)
-    kept = {name: shape for name, shape in shapes.items() if part.drawn is None or factor_of(name) != "A"}
-    return with_control(kept, master.header.spec.control_variates)
+def _travelling(spec: ProxySpec) -> dict[str, Shape]:
+    """Name to shape of all that clients get, rounded."""
+    return with_control(sent_shapes(spec), spec.control_variates)
 
 
 def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank: int) -> Tensor:
@@ -173,17 +179,16 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
     """
     value = master.read(name)
     cut = first_terms(name, value, rank)
-    return value if cut is value else first_terms(name, round_tensor(value, spec.of(name), name=name), rank)
+    return value if cut is value else first_terms(name, round_tensor(value, spec, name=name), rank)
 
 
-def _errors(
-    master: TensorFile[MasterHeader], spec: QuantSpec, part: _Part, on_progress: Progress
-) -> dict[str, tuple[float, float]]:
+def _errors(master: TensorFile[MasterHeader], spec: ProxySpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
     """Name to (||Q(x) - x||^2, ||x||^2)."""
-    found, names = {}, _sent(master, part)
+    found, names, rank = {}, _travelling(spec), spec.model.lora.rank
     for number, name in enumerate(names, start=1):
-        value = first_terms(name, master.read(name), part.rank)
-        off = round_tensor(_to_round(master, name, spec, part.rank), spec.of(name), name=name).double() - value.double()
+        value = first_terms(name, master.read(name), rank)
+        off = round_tensor(_to_round(master, name, spec.quantize, rank), spec.quantize, name=name).double()
+        off -= value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -201,38 +206,54 @@ def _groups_of_base(
     return planned_base_groups(plan_quantized_base(folder, master.header.spec, spec)[0])
 
 
+def _proxy_spec(
+    master: TensorFile[MasterHeader],
+    method: Method,
+    spec: QuantSpec,
+    rank: int,
+    mask: MaskSpec | None,
+    client: str | None,
+) -> ProxySpec:
+    return ProxySpec(
+        model=_seen_by_clients(master.header.spec.model, rank),
+        quantize=spec,
+        shapes=shapes_of_rank(components_of(master), rank),
+        control_variates=master.header.spec.control_variates,
+        factors=method.plan(master.header.spec, master.header.round),
+        drawn=drawn_of(master) if method.draws_a else None,
+        mask=mask,
+        client=client,
+    )
+
+
 def _write_proxy(
     master: TensorFile[MasterHeader],
-    spec: QuantSpec,
-    part: _Part,
+    spec: ProxySpec,
     base_sha256: str | None,
     place: store.Destination,
     *,
     force: bool,
     on_progress: Progress,
 ) -> None:
-    sent, model = _sent(master, part), _seen_by_clients(master.header.spec.model, part.rank)
-    method = method_of(master.header, source=str(master.path))
+    rank, travelling, masks = spec.model.lora.rank, _travelling(spec), masks_of(master, spec)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
         method=master.header.method,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
-        spec=ProxySpec(
-            model=model,
-            quantize=spec,
-            shapes=shapes_of_rank(components_of(master), part.rank),
-            control_variates=master.header.spec.control_variates,
-            factors=method.plan(master.header.spec, master.header.round),
-            drawn=part.drawn,
-        ),
+        spec=spec,
     )
-    with write_tensors(place.path, header, proxy_layout(sent, spec), force=force) as writer:
-        for number, name in enumerate(sent, start=1):
-            value = _to_round(master, name, spec, part.rank)
-            for suffix, tensor in quantize_tensor(value, spec.of(name), name=name).items():
-                writer.write(tensor_name(name, suffix), tensor)
-            on_progress("quantizing adapter", number, len(sent))
+    with write_tensors(place.path, header, whole_layout(spec), force=force) as writer:
+        for number, (name, shape) in enumerate(travelling.items(), start=1):
+            rounding = spec.quantize.of(name)
+            parts = quantize_tensor(_to_round(master, name, spec.quantize, rank), rounding, name=name)
+            if name in masks:
+                parts = hide_rows(parts, torch.from_numpy(masks[name]), shape, rounding)
+            for part, tensor in parts.items():
+                writer.write(tensor_name(name, part), tensor)
+            on_progress("quantizing adapter", number, len(travelling))
+        for name, rows in masks.items():
+            writer.write(visible_name(name), torch.from_numpy(pack_rows(rows)))
 
 
 def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
@@ -246,28 +267,33 @@ def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
 
 def _result(
     master: TensorFile[MasterHeader],
-    spec: QuantSpec,
-    part: _Part,
+    spec: ProxySpec,
     groups: tuple[TensorGroup, ...],
     *,
     path: str,
     sha256: str | None,
     base: RefLike | None,
 ) -> QuantizeResult:
-    n_values = n_parameters(shapes_of_rank(components_of(master), part.rank))
+    rank, masks = spec.model.lora.rank, masks_of(master, spec)
+    n_values = n_parameters(spec.shapes)
     n_bytes = sum(group.n_bytes for group in groups if group.part == "adapter")
+    n_bytes += layout_bytes(mask_layout(spec.shapes, spec.mask))
     return QuantizeResult(
         path=path,
         sha256=sha256,
         federation=federation_of(master),
         round=master.header.round,
-        quantize=spec,
-        rank=part.rank,
+        quantize=spec.quantize,
+        rank=rank,
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,
-        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master, part)), 4),
+        bits_per_parameter=round(8 * n_bytes / n_parameters(_travelling(spec)), 4),
         base=None if base is None else str(base),
-        control_variates=master.header.spec.control_variates,
+        control_variates=spec.control_variates,
+        mask=spec.mask,
+        client=spec.client,
+        visible=six_digits(visible_share(spec.shapes, masks)) if masks else None,
+        warnings=mask_warnings(master, spec),
         groups=groups,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from fedlpp_cli.adapters.masks import check_masks
 from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -19,7 +20,8 @@ def open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Sequ
     """Open and check the packages of a master's round; `files` closes them.
 
     Raises:
-        LineageError: one that was not made from the master, or not by its method, or that does not go with another.
+        LineageError: one that was not made from the master, or not by its method, or that does not go with another;
+            masks of another federation.
         ArtifactError, DigestError, InputError: as `open_package`.
     """
     sent: list[OpenPackage] = []
@@ -29,6 +31,7 @@ def open_sent(files: ExitStack, master: TensorFile[MasterHeader], packages: Sequ
         check_parent(package.proxy.header, "master", master.sha256, source=package.name, parent=str(master.path))
         check_proxy_of(package.proxy, master, source=package.name)
         _check_method(package, master)
+        check_masks(package.proxy, master, source=package.name)
         if package.proxy.header.spec.control_variates != master.header.spec.control_variates:
             raise LineageError(f"{package.name} and {master.path}: one has control variates, the other has none")
         for other in sent:
@@ -82,10 +85,11 @@ def _check_method(package: OpenPackage, master: TensorFile[MasterHeader]) -> Non
 
 
 def _check_beside(package: OpenPackage, other: OpenPackage) -> None:
-    """Of one round there is one rounding of the master, and one proxy for each rank."""
+    """Of one round there is one rounding of the master, and one proxy for each rank, or with masks for each client."""
     ours, theirs = package.proxy.header, other.proxy.header
-    if ours.spec.model.lora.rank != theirs.spec.model.lora.rank:
-        same = (ours.spec.quantize, ours.parents) == (theirs.spec.quantize, theirs.parents)
+    if (ours.spec.model.lora.rank, ours.spec.client) != (theirs.spec.model.lora.rank, theirs.spec.client):
+        one, two = ((header.spec.quantize, header.spec.mask, header.parents) for header in (ours, theirs))
+        same = one == two
     else:
         same = package.proxy.sha256 == other.proxy.sha256
     if not same:

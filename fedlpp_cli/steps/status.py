@@ -53,8 +53,8 @@ def status(run: RefLike, *, clients: Sequence[str] = ()) -> StatusResult:
         round=newest.number,
         n_finished=newest.number,
         has_master=newest.master is not None,
-        has_proxy=newest.proxy is not None,
-        has_package=newest.package is not None,
+        has_proxy=newest.proxy is not None or bool(newest.proxies),
+        has_package=newest.some_package is not None,
         updates=updates,
         missing=missing,
         states=tuple(sorted(_client_of(path, StateHeader) for path in newest.states.values())),
@@ -68,8 +68,9 @@ def _client_of(path: Path, kind: type[UpdateHeader] | type[StateHeader]) -> str:
 
 
 def _federation(folder: RoundFolder) -> str | None:
-    if folder.package is not None:
-        return decode_header(read_manifest(folder.package), source=str(folder.package)).federation
+    package = folder.some_package
+    if package is not None:
+        return decode_header(read_manifest(package), source=str(package)).federation
     for path in (folder.proxy, folder.master):
         if path is not None:
             with TensorFile(path, Header) as file:
@@ -79,7 +80,8 @@ def _federation(folder: RoundFolder) -> str | None:
 
 def _next(run: str, folder: RoundFolder, updates: Sequence[str], missing: Sequence[str]) -> str:
     here = f"{run}/{folder.path.name}"
-    if folder.package is None:
+    package = folder.some_package
+    if package is None:
         if folder.proxy is None:
             return f"fedlpp quantize {here}/master.safetensors --out {here}/proxy.safetensors"
         ledger = f" --ledger {run}/{RELEASES}" if (folder.path.parent / RELEASES).is_file() else ""
@@ -87,9 +89,12 @@ def _next(run: str, folder: RoundFolder, updates: Sequence[str], missing: Sequen
     if missing:
         return f"waiting for {', '.join(missing)}"
     if not updates:
-        train = f"fedlpp client-train {here}/package --client NAME --data DATA --out {here}/updates/NAME.safetensors"
-        manifest = decode_header(read_manifest(folder.package), source=str(folder.package))
+        sent = "package" if folder.package is not None else "packages/NAME"
+        train = f"fedlpp client-train {here}/{sent} --client NAME --data DATA --out {here}/updates/NAME.safetensors"
+        manifest = decode_header(read_manifest(package), source=str(package))
         asks = isinstance(manifest, PackageHeader) and manifest.spec.train.control_variates
         return f"{train} --state-out {here}/states/NAME.safetensors" if asks else train
     following = f"{run}/{round_name(folder.number + 1)}/master.safetensors"
-    return f"fedlpp aggregate {here}/master.safetensors {here}/updates/* --package {here}/package --out {following}"
+    names = ["package"] if folder.package is not None else [f"packages/{client}" for client in updates]
+    packages = " ".join(f"--package {here}/{name}" for name in names)
+    return f"fedlpp aggregate {here}/master.safetensors {here}/updates/* {packages} --out {following}"

@@ -15,6 +15,7 @@ from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
+from fedlpp_cli.artifact.transcript_layout import check_transcript
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import (
@@ -23,6 +24,7 @@ from fedlpp_cli.records.headers import (
     PackageHeader,
     ProxyHeader,
     StateHeader,
+    TranscriptHeader,
     UpdateHeader,
     spell_kind,
 )
@@ -36,6 +38,8 @@ from fedlpp_cli.steps.rerun import Rerun, rerun_masters
 # How much older than its child a parent is: (child's kind, role) to rounds.
 _ROUNDS_BACK: Final = {("master", "master"): 1, ("master", "package"): 1, ("master", "update"): 1}
 _ROLES: Final = {"master", "proxy", "package", "update", "base"}
+# What a first master began with: it is of another federation, or of none.
+_ORIGINS: Final = {"student": "master", "transcript": "transcript"}
 
 
 class Verified(Record, frozen=True, kw_only=True):
@@ -140,6 +144,8 @@ def _all_paths(roots: Iterable[Path]) -> Iterable[tuple[Path | None, Path]]:
                 folder.proxy,
                 folder.package,
                 folder.reference,
+                *folder.proxies.values(),
+                *folder.packages.values(),
                 *folder.updates.values(),
                 *folder.states.values(),
             )
@@ -160,6 +166,8 @@ def _open(path: Path, run: Path | None, signers: Collection[PublicKey]) -> list[
                 check_proxy(opened.narrow(ProxyHeader))
             elif isinstance(opened.header, StateHeader):
                 check_state(opened.narrow(StateHeader))
+            elif isinstance(opened.header, TranscriptHeader):
+                check_transcript(opened.narrow(TranscriptHeader))
     elif isinstance(opened, FolderArtifact) and opened.header.kind == "package":
         seen += _open(path / PROXY, run, signers)
         if (path / BASE).is_dir():
@@ -193,8 +201,10 @@ def _check_parents(child: _Seen, by_digest: dict[str, _Seen], *, complete: bool)
 
 def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
     expected = child.header.round - _ROUNDS_BACK.get((child.header.kind, role), 0)
-    if role in _ROLES and parent.header.kind != role:
+    if role in {*_ROLES, *_ORIGINS} and parent.header.kind != _ORIGINS.get(role, role):
         raise LineageError(f"{child.path}: its {role} is {parent.path}, which is {spell_kind(parent.header.kind)}")
+    if role in _ORIGINS:
+        return
     if parent.federation != child.federation and child.header.kind != "report":
         raise LineageError(f"{child.path} and its {role} {parent.path} are of different federations")
     if parent.header.method != child.header.method and child.header.kind != "report":

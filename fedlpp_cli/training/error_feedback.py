@@ -60,6 +60,29 @@ def round_update(
     return result
 
 
+def round_visible(
+    delta: Mapping[str, Tensor],
+    spec: QuantSpec,
+    residual: Mapping[str, Tensor],
+    visible: Mapping[str, Tensor],
+) -> RoundedUpdate:
+    """As `round_update`; the residual of rows that this package hides is kept for a round that does not hide them.
+
+    Args:
+        delta: zero in hidden rows.
+        spec: how the package asks for updates.
+        residual: of this client's earlier rounds, as `round_update`.
+        visible: component to which of its rows are there, bool `(rows,)`; a component without masks is not in it.
+            Those that do not travel now are not looked at.
+    """
+    masks = {name: rows.unsqueeze(1) for name, rows in visible.items() if name in delta and name in residual}
+    due = {name: value.where(masks[name], 0.0) if name in masks else value for name, value in residual.items()}
+    rounded = round_update(delta, spec, due)
+    for name, mask in masks.items():
+        rounded.residual[name] = rounded.residual[name].where(mask, residual[name])
+    return rounded
+
+
 def _quantize(values: Tensor, spec: QuantSpec, *, name: str) -> dict[str, Tensor]:
     try:
         return quantize_tensor(values, spec, name=name)

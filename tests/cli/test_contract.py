@@ -14,8 +14,9 @@ from fedlpp_cli.privacy.budget_ledger import Budget, Charge, record_charge
 from fedlpp_cli.version import __version__
 
 COMMANDS = (
-    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "export",
-    "keygen", "methods", "inspect", "verify", "status", "log",
+    "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "audit",
+    "export", "plan", "keygen", "methods", "inspect", "verify", "status", "log", "report",
+    "distill publish", "distill train",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
 _MASTER = "path sha256 federation method model_type private_base n_layers n_parameters modules_to_save"
@@ -23,7 +24,8 @@ DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
     "quantize": (
-        "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates"
+        "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates "
+        "mask client visible warnings"
     ),
     "pack": "path sha256 federation round client train update n_files n_bytes ledger signed_with",
     "client-train": (
@@ -36,7 +38,16 @@ DATA_KEYS = {
         "n_clients n_examples clients rejected"
     ),
     "simulate": "path federation round sha256 rounds plan attack",
-    "evaluate": "path rows n_examples n_cut data gap",
+    "evaluate": "path rows n_examples n_cut n_overlap data headline gap gaps recovery spreads per_class",
+    "audit": "path federation round sha256 report",
+    "plan": "path report plan",
+    "distill publish": (
+        "path sha256 teacher task inputs n_inputs n_answers n_cut targets top_k n_outcomes n_bytes warnings"
+    ),
+    "distill train": (
+        "path sha256 federation model_type n_parameters transcripts n_cut train loss temperature n_steps loss_first "
+        "loss_last warnings"
+    ),
     "export": "path format round n_bytes",
     "keygen": "path public name key fingerprint encrypted",
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
@@ -44,6 +55,7 @@ DATA_KEYS = {
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
     "log": "path federation method rounds",
     "methods": "methods",
+    "report": "path plots federation n_bytes sections figures missing",
 }
 KEY = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
 BUDGET = Budget(delta=1e-5, max_epsilon=8.0)
@@ -62,7 +74,8 @@ NOISE = ("--clip-norm", "1", "--client-noise-multiplier", "1", "--expected-clien
 @pytest.fixture
 def fedlpp(runner):
     def run(*arguments):
-        return runner.invoke(app, [str(argument) for argument in arguments])
+        words = [word for argument in arguments[:1] for word in str(argument).split()]
+        return runner.invoke(app, [*words, *(str(argument) for argument in arguments[1:])])
 
     return run
 
@@ -89,7 +102,24 @@ def calls(played, llama, tmp_path):
             "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("a"), "--clients", 2, "--rounds",
             1, "--device", "cpu", "--out", out / "run",
         ],
+        "plan": [
+            "-f", tmp_path / "federation.toml", "--base", llama, "--data", played.data("b"), "--shards", 1, "--rounds",
+            1, "--bits", "4", "--block", 64, "--group-by", "none", "--finalists", 1, "--device", "cpu", "--out",
+            out / "planned.toml",
+        ],
         "evaluate": [played.master(1), "--base", llama, "--data", played.data("b"), "--device", "cpu"],
+        "audit": [
+            run, "--base", llama, "--data", played.data("b"), "--attacks", "proxy,average", "--device", "cpu", "--out",
+            out / "audit.json",
+        ],
+        "distill publish": [
+            played.master(1), "--base", llama, "--teacher", "owner", "--random", "--n-inputs", 8, "--device", "cpu",
+            "--out", out / "transcript.safetensors",
+        ],
+        "distill train": [
+            "--student", llama, "--transcript", out / "transcript.safetensors", "--steps", 2, "--device", "cpu",
+            "--out", out / "student.safetensors",
+        ],
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
         "keygen": ["--name", "clinic", "--no-passphrase", "--out", out / "clinic.pem"],
@@ -98,6 +128,7 @@ def calls(played, llama, tmp_path):
         "verify": [run],
         "status": [run],
         "log": [run],
+        "report": [run, "--out", out / "report.html"],
     }  # fmt: skip
 
 
@@ -142,6 +173,9 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
     out = ["--out", tmp_path / "out.safetensors"]
     train = ["client-train", played.package(0), "--client", "c", "--base", llama]
     fold = ["aggregate", played.master(0), *played.updates(0), "--package", played.package(0)]
+    (tmp_path / "templates.txt").write_text("<nothing like it>\n")
+    publish = ["distill publish", played.master(0), "--base", llama, "--teacher", "owner"]
+    learn = ["distill train", "--student", llama, "--transcript"]
     cases = [
         (2, "usage", ["pack"]),
         (2, "usage", [*fold, "--rule", "median", "--weighting", "examples", *out]),
@@ -153,6 +187,15 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (2, "usage", [*fold, "--privacy-ledger", tmp_path / "privacy", *out]),
         (4, "artifact", [*fold, *NOISE, "--privacy-ledger", tmp_path / "bad.ledger", *out]),
         (2, "usage", ["init", *out]),
+        (2, "usage", ["distill publish", *out]),
+        (2, "usage", [*publish, *out]),
+        (2, "usage", [*publish, "--random", "--top-k", 999, *out]),
+        (3, "settings", [*publish, "--random", "--n-inputs", 0, *out]),
+        (3, "data", [*publish, "--templates", tmp_path / "templates.txt", *out]),
+        (3, "settings", [*learn, played.master(0), "--temperature", 0, *out]),
+        (4, "artifact", [*learn, tmp_path / "there", *out]),
+        (5, "lineage", [*learn, played.master(0), *out]),
+        (7, "secrecy", [*learn, played.master(0), "--out", "hf://org/repo/master.safetensors"]),
         (2, "usage", ["inspect", "s3://bucket/file"]),
         (3, "input", ["inspect", tmp_path / "gone"]),
         (3, "settings", ["pack", played.proxy(0), "-f", tmp_path / "odd.toml", *out]),
@@ -172,6 +215,9 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (7, "secrecy", ["keygen", "--name", "clinic", "--no-passphrase", "--out", "hf://org/repo/clinic.pem"]),
         (10, "policy-signer", [*train, "--signer", KEY, "--data", "x", *out]),
         (10, "policy-signer", ["verify", played.package(0), "--signer", KEY]),
+        (2, "usage", ["report", played.folder, played.folder, *out]),
+        (3, "input", ["report", tmp_path / "gone.json", *out]),
+        (4, "artifact", ["report", tmp_path / "there", *out]),
         (8, "output-exists", ["quantize", played.master(0), "--out", tmp_path / "there"]),
     ]
     for code, name, arguments in cases:
@@ -181,6 +227,7 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         envelope = json.loads(found.stdout)
         assert set(envelope) == {"envelope", "command", "status", "error"}
         assert (envelope["status"], envelope["error"]["code"], envelope["error"]["exit_code"]) == ("error", name, code)
+        assert envelope["command"] == arguments[0]
         assert set(envelope["error"]) == {"code", "message", "hint", "exit_code"}
         if name != "usage":
             assert text.stdout == ""
@@ -198,8 +245,11 @@ def test_every_command_explains_itself_with_an_example(fedlpp, command):
 
 def test_the_commands_are_these_and_no_others(fedlpp):
     shown = fedlpp("--help").stdout
-    assert all(f" {command} " in shown for command in COMMANDS)
-    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    assert all(f" {command.split()[0]} " in shown for command in COMMANDS)
+    registered = {command.name for command in app.registered_commands}
+    groups = {group.name or group.typer_instance.info.name: group.typer_instance for group in app.registered_groups}
+    registered |= {f"{name} {one.name}" for name, group in groups.items() for one in group.registered_commands}
+    assert registered == set(COMMANDS)
 
 
 def test_the_version_is_told(fedlpp):

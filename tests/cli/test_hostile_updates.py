@@ -139,13 +139,13 @@ def with_configuration(metadata):
 def copy_of(client, path, four, *, smaller):
     """An update of d with the tensors of another client, and a file whose sha256 is smaller, or larger, than its."""
     spec, theirs = header_of(four.update(0, "d")).spec, sha256_of(four.update(0, client))
-    for n_tokens in range(1, 64):
+    for n_tokens in range(1, 4096):
         path.unlink(missing_ok=True)
         metrics = replace(spec.metrics, n_tokens=n_tokens)
         reforge(four.update(0, client), path, spec=replace(spec, metrics=metrics))
         if (sha256_of(path) < theirs) == smaller:
             return path
-    raise AssertionError("64 times the same side")
+    raise AssertionError("4096 times the same side")
 
 
 def bomb(four, path):

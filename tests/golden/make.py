@@ -18,6 +18,7 @@ from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.quantization.tensors import quantize_tensor
+from fedlpp_cli.records.audits import AttackRow, AuditReport
 from fedlpp_cli.records.headers import (
     FORMAT,
     AggregateReport,
@@ -35,9 +36,11 @@ from fedlpp_cli.records.headers import (
     ReportHeader,
     StateHeader,
     StateSpec,
+    TranscriptHeader,
     UpdateHeader,
     UpdateSpec,
 )
+from fedlpp_cli.records.reports import Interval
 from fedlpp_cli.records.specs import (
     AggregateSpec,
     BaseQuantSpec,
@@ -49,6 +52,9 @@ from fedlpp_cli.records.specs import (
     TrainMetrics,
     TrainSpec,
 )
+from fedlpp_cli.records.transcripts import InputsSpec, TranscriptSpec
+from fedlpp_cli.tasks.soft_labels import SoftLabels
+from fedlpp_cli.tasks.transcripts import write_transcript
 
 GOLDEN = Path(__file__).parent
 PRODUCER = "fedlpp 0.1.0"
@@ -68,6 +74,7 @@ PROXIES = {
         bits="2", block=8, rounding="stochastic", rounding_seed="first", scale_rounding="up"
     ),
     "proxy-2-fit": QuantSpec(bits="2", block=8, scale_rounding="fit"),
+    "proxy-mixed": QuantSpec(bits="3", block=4, groups={"lora_B": "5"}),
 }
 METRICS = TrainMetrics(n_examples=12, n_steps=3, n_tokens=345, loss_first=1.25, loss_last=0.75, update_norm=0.0123)
 
@@ -104,6 +111,7 @@ def build(folder: Path) -> None:
     _write_base(folder / "base", BaseQuantSpec(), {})
     _write_base(folder / "base-3", BaseQuantSpec(format="nf3", keep=()), {"encoder.weight": (5, 9)})
     _write_reports(folder)
+    _write_transcript(folder / "transcript.safetensors")
 
 
 def summarize(path: Path) -> dict:
@@ -189,11 +197,30 @@ def _write_reports(folder):
     )  # fmt: skip
     rows = (EvaluateRow(model="central", artifact=MASTER, detail="round 2", scores={"loss": 0.5, "accuracy": 0.75}),)
     evaluate = EvaluateReport(task=MODEL.task, data="56" * 32, n_examples=20, n_cut=1, generation={}, rows=rows)
-    for name, spec in (("aggregate", aggregate), ("evaluate", evaluate)):
+    attack = AttackRow(attack="proxy", variant="newest", knows="the newest package", scores={"loss": 0.6}, rho=0.9)
+    audit = AuditReport(
+        task=MODEL.task, data="56" * 32, n_examples=20, n_rounds=3, headline="accuracy", base={"accuracy": 0.25},
+        proxy={"accuracy": 0.7}, central={"accuracy": 0.75}, gain=0.5, gain_interval=Interval(low=0.4, high=0.6),
+        bytes_down=1234, rows=(attack,), worst=0, max_rho=None, verdict="NOT PROTECTED", n_compared=20,
+    )  # fmt: skip
+    for name, spec in (("aggregate", aggregate), ("evaluate", evaluate), ("audit", audit)):
         header = ReportHeader(
             federation=FEDERATION, round=2, parents={"master": (MASTER,)}, producer=PRODUCER, spec=spec
         )
         write_report(folder / f"{name}.json", header)
+
+
+def _write_transcript(path):
+    header = TranscriptHeader(
+        federation=None, round=0, parents={"teacher": (MASTER,)}, producer=PRODUCER,
+        spec=TranscriptSpec(
+            teacher="north-1", task=MODEL.task, vocabulary=None, n_outcomes=3, top_k=2, n_inputs=2,
+            inputs=InputsSpec(source="random", seed=7),
+        ),
+    )  # fmt: skip
+    told = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]).log()
+    answers = SoftLabels(told, torch.tensor([[0, 1], [1, 2]]), "log-probs")
+    write_transcript(path, header, ["a block", "ünder"], answers, force=False)
 
 
 if __name__ == "__main__":

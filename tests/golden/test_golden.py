@@ -19,7 +19,7 @@ def test_every_released_artifact_opens_and_says_what_it_said(path):
 
 def test_there_is_a_golden_artifact_of_every_kind():
     kinds = {summarize(path)["kind"] for path in RELEASED if path.parent.name == f"v{FORMAT}"}
-    assert kinds == {"master", "proxy", "package", "update", "state", "base", "report"}
+    assert kinds == {"master", "proxy", "package", "update", "state", "base", "report", "transcript"}
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -37,9 +37,10 @@ def test_every_command_that_is_shown_has_these_options(page):
         if not line.startswith("fedlpp ") or line.startswith("fedlpp --"):
             continue
         _, name, *words = shlex.split(line)
-        known = {
-            option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)
-        }
+        command = COMMANDS[name]
+        if hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)} <= known, line
 
 

@@ -12,7 +12,7 @@ import fedlpp_cli
 PACKAGE = Path(__file__).parents[2] / "fedlpp_cli"
 # A module may import from its own level's row and from rows above it in this table; see the design's levels.
 LEVELS = (
-    ("version", "errors", "progress", "rounding", "quiet", "randomness", "processes"),
+    ("version", "errors", "progress", "rounding", "quiet", "randomness", "processes", "printable"),
     ("canonical", "refs"),
     ("records",),
     ("quantization",),
@@ -20,9 +20,11 @@ LEVELS = (
     ("adapters",),
     ("tasks", "models", "aggregation", "privacy"),
     ("methods",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "reporting"),
+    ("leakage",),
     ("steps",),
     ("engines",),
+    ("planning",),
     ("cli",),
     ("__main__", "__init__"),
 )
@@ -98,14 +100,15 @@ def test_nothing_heavy_loads(code):
     assert loaded_by(code) == []
 
 
-def test_looking_at_artifacts_loads_no_torch(played):
+def test_looking_at_artifacts_loads_no_torch(played, tmp_path):
     run = played.folder
     code = f"""
-from fedlpp_cli import inspect, log, pack, status, verify
+from fedlpp_cli import inspect, log, pack, report, status, verify
 inspect({str(run / "round-0000" / "package")!r})
 verify([{str(run)!r}])
 status({str(run)!r})
 log({str(run)!r})
+report([{str(run)!r}], out={str(tmp_path / "page.html")!r}, plots={str(tmp_path / "plots")!r})
 pack({str(run / "round-0000" / "proxy.safetensors")!r}, out="/nowhere/at/all", dry_run=True)
 """
     assert loaded_by(code) == []

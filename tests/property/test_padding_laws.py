@@ -23,6 +23,8 @@ ROUNDINGS = (
     QuantSpec(bits="3", block=48),
     QuantSpec(bits="ternary", scale="double"),
     QuantSpec(bits="8"),
+    QuantSpec(bits="2", block=48, codebook="symmetric"),
+    QuantSpec(bits="5", scale_rounding="fit", codebook="symmetric"),
 )
 
 

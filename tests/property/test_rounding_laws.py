@@ -10,7 +10,7 @@ from fedlpp_cli.quantization.blocks import nearest_codes
 from fedlpp_cli.quantization.codebooks import levels
 from fedlpp_cli.quantization.codec import encode
 from fedlpp_cli.quantization.given_scales import encode_with
-from fedlpp_cli.quantization.layout import FITTED_SHARES
+from fedlpp_cli.quantization.layout import DIGIT_GROUPS, FITTED_SHARES, fitted_shares
 from fedlpp_cli.quantization.packing import unpack
 from fedlpp_cli.quantization.scales import block_scales, fit, round_up
 from fedlpp_cli.quantization.stochastic import stream_key
@@ -208,7 +208,12 @@ def test_codes_are_the_nearest_levels_to_the_weight_over_the_scale_from_the_grid
     assert ((z - found).abs() <= distances + 1e-6).all()
 
 
-@given(st.sampled_from(list(FITTED_SHARES)), st.integers(1, 400), st.sampled_from([1, 3, 16, 64]), st.integers(0, 99))
+@given(
+    st.sampled_from([*FITTED_SHARES, *DIGIT_GROUPS]),
+    st.integers(1, 400),
+    st.sampled_from([1, 3, 16, 64]),
+    st.integers(0, 99),
+)
 @settings(max_examples=80, deadline=None)
 def test_a_fitting_scale_loses_least_of_those_that_are_tried(bits, n, block, seed):
     x = torch.randn(n, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 7 - 3)
@@ -221,7 +226,7 @@ def test_a_fitting_scale_loses_least_of_those_that_are_tried(bits, n, block, see
         squares = (table[nearest_codes(x, c, table).long()] * c - x).double().square()
         return torch.nn.functional.pad(squares, (0, -n % block)).reshape(-1, block).sum(1)
 
-    shares = torch.tensor(FITTED_SHARES[bits])
+    shares = torch.tensor(fitted_shares(bits))
     least = torch.stack([errors(largest * share) for share in shares]).amin(0)
     assert torch.allclose(errors(found), least, rtol=1e-6, atol=0)
     assert ((found == 0) == (largest == 0)).all()

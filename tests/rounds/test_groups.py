@@ -12,6 +12,7 @@ from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import SecondReleaseError, SettingsError, UsageError
+from fedlpp_cli.leakage.intervals import read_bounds
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import PackageSpec, ProxyHeader
 from fedlpp_cli.records.settings import read_settings
@@ -37,6 +38,9 @@ def test_rounds_are_played_and_every_reader_agrees(federation):
         for name in proxy.header.spec.shapes:
             expected = round_tensor(master[name], SPEC.of(name), name=name)
             assert read_component(proxy, name).equal(expected)
+            low, high = read_bounds(proxy, name)
+            assert (low <= master[name]).all()
+            assert (master[name] <= high).all()
     widths = {group.group: group.bits_per_parameter for group in inspect(federation.package(1)).groups}
     assert widths["q_proj.lora_B"] > widths["q_proj.lora_A"] > 16  # one layer of two in full precision
     assert verify([federation.folder], rerun=True).missing == 0

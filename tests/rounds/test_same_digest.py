@@ -136,6 +136,20 @@ def test_a_hundred_rounds_are_planned_at_once(federation):
     assert plan.count("aggregate") == 100
 
 
+def test_make_gives_each_client_a_package_of_its_own_where_masks_do(federation):
+    plan = make(federation, "-n", "MASKED=1", "QUANTIZE_OPTIONS=--mask-client 0.5", n_rounds=2).stdout.splitlines()
+    here = federation.folder / "runs" / "made" / "round-0001"
+    calls = {
+        name: [line for line in plan if f"fedlpp_cli {name} " in line and str(here) in line.replace("round-0002", "")]
+        for name in ("quantize", "pack", "client-train", "aggregate")
+    }
+    for client in ("a", "b"):
+        assert any(f"--client {client} --out {here}/proxies/{client}.safetensors" in one for one in calls["quantize"])
+        assert any(one.endswith(f"--out {here}/packages/{client} --quiet") for one in calls["pack"])
+        assert any(f"client-train {here}/packages/{client} --client {client} " in one for one in calls["client-train"])
+    assert f"--package {here}/packages/a --package {here}/packages/b " in calls["aggregate"][-1]
+
+
 SCAFFOLD = {"steps": 3, "optimizer": "sgd", "learning_rate": 0.3, "weight_decay": 0.0, "control_variates": True}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of, write_tensors
 from fedlpp_cli.records.headers import Header, UpdateHeader
 
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8", "int32": "I32"}
 
 
 def reforge(

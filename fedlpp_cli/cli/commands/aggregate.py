@@ -32,6 +32,7 @@ def aggregate(
     max_share: a.MaxShareOpt = None,
     n_rounds: a.NRoundsOpt = None,
     combine: a.CombineOpt = None,
+    mask_mean: a.MaskMeanOpt = None,
     server_optimizer: a.ServerOptimizerOpt = None,
     beta1: a.Beta1Opt = None,
     beta2: a.Beta2Opt = None,
@@ -64,6 +65,8 @@ def aggregate(
         --server-learning-rate 0.01 --out ../round-0001/master.safetensors
     fedlpp aggregate master.safetensors updates/*.safetensors --package package-2 --package package-8
         --combine residual --weighting product-norm --out ../round-0001/master.safetensors
+    fedlpp aggregate master.safetensors bank.safetensors court.safetensors --package for-bank --package for-court
+        --mask-mean unaware --out ../round-0001/master.safetensors
     fedlpp aggregate master.safetensors updates/*.safetensors --package package --clip-norm 0.5
         --client-noise-multiplier 1 --expected-clients 200 --privacy-ledger privacy.jsonl
         --out ../round-0001/master.safetensors
@@ -80,6 +83,7 @@ def aggregate(
         max_share=max_share,
         n_rounds=n_rounds,
         combine=combine,
+        mask_mean=mask_mean,
         server_optimizer=server_optimizer,
         beta1=beta1,
         beta2=beta2,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import mask_options as m
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import groups_of, keep_of
@@ -41,7 +42,13 @@ def quantize(
     rounding: o.RoundingOpt = None,
     rounding_seed: o.RoundingSeedOpt = None,
     scale_rounding: o.ScaleRoundingOpt = None,
+    codebook: o.CodebookOpt = None,
     group: o.GroupOpt = None,
+    mask_server: m.MaskServerOpt = None,
+    mask_client: m.MaskClientOpt = None,
+    mask_fresh: m.MaskFreshOpt = None,
+    mask_scaling: m.MaskScalingOpt = None,
+    client: m.MaskedClientOpt = None,
     base: o.BaseOpt = None,
     base_out: BaseOutOpt = None,
     base_format: o.BaseFormatOpt = None,
@@ -57,6 +64,7 @@ def quantize(
     fedlpp quantize master.safetensors --bits 3 --out proxy.safetensors
     fedlpp quantize master.safetensors --bits 3 --rank 2 --out proxy-2.safetensors
     fedlpp quantize master.safetensors --bits 2 --group lora_B=4 --out proxy.safetensors
+    fedlpp quantize master.safetensors --codebook symmetric --mask-client 0.5 --client bank --out bank.safetensors
     fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
     fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
@@ -75,9 +83,12 @@ def quantize(
             rounding=rounding,
             rounding_seed=rounding_seed,
             scale_rounding=scale_rounding,
+            codebook=codebook,
             groups=groups_of(settings, group),
         ),
-        rank=rank,
+        rank=rank if rank is not None else settings.file.proxy_rank,
+        mask=m.mask_of(settings, server=mask_server, client=mask_client, fresh=mask_fresh, scaling=mask_scaling),
+        client=client,
         base=settings.ref(base, "base"),
         base_out=base_out,
         base_spec=settings.resolve(

@@ -10,23 +10,14 @@ from fedlpp_cli.cli import attack_options as a
 from fedlpp_cli.cli import compute_options as c
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.cli.settings_file import columns_of, resolve_aggregate
+from fedlpp_cli.cli.settings_file import columns_of, federation_of
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import Settings, read_settings
-from fedlpp_cli.records.specs import (
-    BaseQuantSpec,
-    LoraSpec,
-    QuantSpec,
-    TaskSpec,
-    TrainSpec,
-)
 from fedlpp_cli.refs import Ref
 
 if TYPE_CHECKING:
     from fedlpp_cli.engines.client_data import Cut
-    from fedlpp_cli.engines.federation import FederationSpec
 
 _CLIENTS = "Clients"
 
@@ -171,7 +162,7 @@ def simulate(
             hint="client-train has both; or a federation file without [privacy]",
         )
     return engine(
-        _federation(settings, base, method, seed, reference),
+        federation_of(settings, base=base, method=method, seed=seed, reference=reference),
         _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),
         out=out,
         n_rounds=rounds,
@@ -193,28 +184,6 @@ def simulate(
         compute=c.compute_spec(compute, batching, gradient_checkpointing, micro_batch),
         dry_run=dry_run,
         on_progress=on_progress,
-    )
-
-
-def _federation(
-    settings: Settings, base: str | None, method: str | None, seed: int | None, reference: str | None
-) -> "FederationSpec":
-    from fedlpp_cli.engines.federation import FederationSpec
-
-    return FederationSpec(
-        base=settings.ref(base, "base"),
-        private_base=settings.choose(None, "private_base", default=False),
-        method=settings.choose(method, "method", default=METHOD),
-        method_options=settings.resolve(MethodSpec),
-        seed=settings.choose(seed, "seed", default=0),
-        task=settings.resolve(TaskSpec),
-        lora=settings.resolve(LoraSpec),
-        quantize=settings.resolve(QuantSpec),
-        base_quantize=settings.resolve(BaseQuantSpec),
-        train=settings.resolve(TrainSpec),
-        update=settings.resolve(QuantSpec, "update"),
-        aggregate=resolve_aggregate(settings),
-        reference=reference,
     )
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlpp_cli.evaluation.bootstrap import interval_of, resamples
+from fedlpp_cli.evaluation.bootstrap import interval_of, intervals_of, resamples
 from fedlpp_cli.evaluation.recovery import recovery
-from fedlpp_cli.evaluation.scored import Scored, confusion, goodness, macro_f1, mean_scores
+from fedlpp_cli.evaluation.scored import Scored, class_scores, confusion, goodness, macro_f1, mean_scores
 
 
 def classified(predicted, expected, n_classes=3):
@@ -42,6 +42,43 @@ def test_a_loss_is_the_mean_over_targets_not_over_examples():
 def test_counting_an_example_twice_is_having_it_twice():
     once, twice = classified([0, 1, 2], [0, 2, 2]), classified([0, 1, 1, 2], [0, 2, 2, 2])
     assert mean_scores(once, np.array([1, 2, 1])) == mean_scores(twice)
+
+
+def test_a_sample_has_the_headline_score_of_its_scores():
+    counts = np.array([0, 3, 1])
+    for scored in (classified([0, 1, 2], [0, 2, 2]), modelled([6.0, 1.0, 2.0], n_targets=[3, 1, 2])):
+        for drawn in (None, counts):
+            value = mean_scores(scored, drawn)[scored.headline]
+            assert goodness(scored, drawn) == pytest.approx(-value if scored.headline == "loss" else value)
+
+
+def test_scores_of_classes_on_a_case_worked_out_by_hand():
+    # classes 0 and 1: 2 examples and 1 hit each, predicted once and twice; class 2: only predicted; 3: never seen
+    first, second, third, fourth = class_scores(confusion(classified([0, 1, 1, 2], [0, 1, 0, 1], 4)))
+    assert first == pytest.approx({"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "n": 2})
+    assert second == pytest.approx({"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 2})
+    assert third == {"precision": 0.0, "f1": 0.0, "n": 0}
+    assert fourth == {"n": 0}
+
+
+def test_the_mean_f1_of_classes_is_macro_f1():
+    draw = np.random.RandomState(3)
+    table = confusion(classified(draw.randint(0, 4, 60), draw.randint(0, 4, 60), 4))
+    assert np.mean([one["f1"] for one in class_scores(table)]) == pytest.approx(macro_f1(table))
+
+
+def test_many_intervals_at_once_are_those_of_each_alone():
+    values = np.random.RandomState(4).normal(0, 1, (2, 50))
+    both = intervals_of(lambda counts: {"a": float(values[0] @ counts), "b": float(values[1] @ counts)}, 50)
+    assert both == {
+        "a": interval_of(lambda counts: float(values[0] @ counts), 50),
+        "b": interval_of(lambda counts: float(values[1] @ counts), 50),
+    }
+
+
+def test_a_number_that_is_often_undefined_has_no_interval():
+    found = intervals_of(lambda counts: {"rare": 1 / counts[0] if counts[0] else np.nan, "sure": 1.0}, 50)
+    assert set(found) == {"sure"}
 
 
 def test_more_is_better_in_both_tasks():

@@ -15,6 +15,8 @@ GOLDEN = {
         -1, -0.696193, -0.525073, -0.394917, -0.284441, -0.184773, -0.091050, 0,
         0.079580, 0.160930, 0.246112, 0.337915, 0.440710, 0.562617, 0.722957, 1,
     ],
+    "symmetric-2": [-1, -0.337915, 0, 0.337915, 1],
+    "symmetric-3": [-1, -0.562617, -0.337915, -0.160930, 0, 0.160930, 0.337915, 0.562617, 1],
 }  # fmt: skip
 # The float32 bytes of every table: a change of any bit changes what every proxy means.
 DIGESTS = {
@@ -25,6 +27,11 @@ DIGESTS = {
     "5": "e7c4a33a40dad63b",
     "6": "699e74a0cda562f3",
     "8": "a6f58847fa8eb01f",
+    "symmetric-2": "0fb718b25d40cdbf",
+    "symmetric-3": "651add6f37395fdc",
+    "symmetric-4": "47feb02807bdf9fb",
+    "symmetric-5": "c00a112325703b27",
+    "symmetric-6": "de8c35aa1dca5cfc",
 }
 
 

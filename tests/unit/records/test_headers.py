@@ -28,6 +28,7 @@ from fedlpp_cli.records.headers import (
     ReportHeader,
     StateHeader,
     StateSpec,
+    TranscriptHeader,
     UpdateHeader,
     UpdateSpec,
     check_kind,
@@ -46,6 +47,7 @@ from fedlpp_cli.records.specs import (
     TrainMetrics,
     TrainSpec,
 )
+from fedlpp_cli.records.transcripts import InputsSpec, TranscriptSpec
 
 DIGEST, OTHER = "0123456789abcdef" * 4, "f" * 64
 LINEAGE = {"federation": DIGEST, "round": 3, "parents": {"master": (OTHER,)}}
@@ -106,6 +108,33 @@ SAMPLES = {
             loss_first=1.5,
             loss_last=0.1,
             values={"gate.n_high": 0, "gate.loss_first": 1.5, "a.b_c": None, "a.d": True, "a.e-F": "0f"},
+        ),
+    ),
+    "transcript": TranscriptHeader(
+        federation=None,
+        round=0,
+        parents={},
+        spec=TranscriptSpec(
+            teacher="north",
+            task=TaskSpec(),
+            vocabulary=DIGEST,
+            n_outcomes=2**24,
+            top_k=8,
+            n_inputs=10,
+            inputs=InputsSpec(source="templates", seed=1, templates=OTHER),
+        ),
+    ),
+    "transcript of a master": TranscriptHeader(
+        **LINEAGE,
+        spec=TranscriptSpec(
+            teacher="north",
+            task=TaskSpec(kind="seq-cls", labels=("yes", "nö")),
+            vocabulary=None,
+            n_outcomes=2,
+            targets="scores",
+            top_k=2,
+            n_inputs=10,
+            inputs=InputsSpec(source="random"),
         ),
     ),
     "aggregate report": ReportHeader(
@@ -269,6 +298,16 @@ BOUNDS = [
     ("checkpoint", "spec/values", {"a" * 256: 0}, {"a" * 257: 0}),
     ("checkpoint", "spec/values", {"a.b": "text"}, {"a..b": "text"}),
     ("checkpoint", "spec/values", {"a": 0.5}, {"a": [0.5]}),
+    ("transcript", "spec/n_inputs", 2**24, 2**24 + 1),
+    ("transcript", "spec/n_inputs", 1, 0),
+    ("transcript", "spec/n_outcomes", 8, 1),
+    ("transcript", "spec/n_outcomes", 2**24, 2**24 + 1),
+    ("transcript", "spec/top_k", 1, 0),
+    ("transcript", "spec/teacher", "a", "A"),
+    ("transcript", "spec/vocabulary", DIGEST, DIGEST[:-1]),
+    ("transcript", "spec/inputs/seed", 0, -1),
+    ("transcript", "spec/inputs/templates", DIGEST, "x"),
+    ("transcript", "spec/targets", "log-probs", "logits"),
     ("aggregate report", "spec/n_clients", 0, -1),
     ("aggregate report", "spec/clients/0/client", "a", " a"),
     ("aggregate report", "spec/clients/0/update", DIGEST, "x"),
@@ -409,7 +448,9 @@ def test_what_is_no_version_is_refused(version):
 
 @pytest.mark.parametrize("kind", ["masters", "", "Master", None, 1, ["master"], "header"])
 def test_another_kind_is_refused_with_the_kinds_that_there_are(kind):
-    with pytest.raises(ArtifactError, match="master, proxy, base, package, update, state, checkpoint, report"):
+    with pytest.raises(
+        ArtifactError, match="master, proxy, base, package, update, state, checkpoint, transcript, report"
+    ):
         decode({**PLAIN["update"], "kind": kind})
 
 
@@ -438,10 +479,10 @@ def test_a_header_without_format_or_kind_is_refused(field):
         decode(without("update", field))
 
 
-def test_only_the_first_master_and_reports_have_no_federation():
+def test_only_the_first_master_transcripts_and_reports_have_no_federation():
     for name in SAMPLES:
         plain = {**PLAIN[name], "federation": None}
-        if name == "first master" or "report" in name:
+        if name == "first master" or "report" in name or "transcript" in name:
             assert decode(plain).federation is None
         else:
             with pytest.raises(ArtifactError, match="federation: the first master's sha256 is needed"):

@@ -119,6 +119,55 @@ def test_the_gap_is_how_far_central_is_ahead(played, classifiers):
     assert result.gap == pytest.approx(rows["central"]["accuracy"] - rows["proxy"]["accuracy"], abs=1e-5)
 
 
+def test_every_score_has_its_interval_around_it_and_a_gap_that_of_pairs(played, classifiers):
+    for result in (score(played), score(classifiers, data=classifiers.folder / "data" / "test.jsonl")):
+        for row in result.rows:
+            assert set(row.intervals) == set(row.scores)
+            assert all(
+                row.intervals[name].low <= value <= row.intervals[name].high for name, value in row.scores.items()
+            )
+        (gap,) = result.gaps
+        assert (gap.name, gap.ahead, gap.behind, gap.round, gap.value) == ("recv", "central", "proxy", 1, result.gap)
+        assert gap.interval.low <= gap.value <= gap.interval.high
+    # Proxy and central are nearly the same model: paired, their difference is surer than either of them.
+    width = {row.model: row.intervals["loss"].high - row.intervals["loss"].low for row in score(played).rows}
+    (gap,) = score(played).gaps
+    assert gap.interval.high - gap.interval.low < width["central"] / 2
+
+
+def test_one_example_has_scores_and_no_intervals(played):
+    result = score(played, spec=EvaluateSpec(limit=1))
+    assert [row.intervals for row in result.rows] == [{}, {}, {}]
+    assert result.gaps[0].interval is None
+
+
+def test_what_the_proxy_has_of_centrals_lead(played, classifiers):
+    rows = {row.model: row.scores["accuracy"] for row in score(classifiers, data=classifiers.data("a")).rows}
+    found = score(classifiers, data=classifiers.data("a")).recovery
+    expected = (rows["proxy"] - rows["base"]) / (rows["central"] - rows["base"])
+    assert found.rho == pytest.approx(expected, abs=1e-4)
+    assert found.rho_interval.low <= found.rho <= found.rho_interval.high
+    untold = score(played, played.master(0)).recovery  # nothing was learned yet
+    assert (untold.rho, untold.rho_interval) == (None, None)
+    assert untold.gain == pytest.approx(0, abs=1e-6)
+    assert score(played, quantize=QuantSpec(bits="full")).recovery is None
+
+
+def test_classes_have_scores_of_their_own(played, classifiers):
+    data = classifiers.folder / "data" / "test.jsonl"
+    central = score(classifiers, data=data).rows[-1]
+    assert tuple(central.per_class) == LABELS
+    assert sum(one["n"] for one in central.per_class.values()) == 40
+    assert central.scores["macro_f1"] == pytest.approx(
+        sum(one["f1"] for one in central.per_class.values()) / len(LABELS), abs=1e-5
+    )
+    hits = sum(one["recall"] * one["n"] for one in central.per_class.values())
+    assert central.scores["accuracy"] == pytest.approx(hits / 40, abs=1e-5)
+    assert score(played).rows[-1].per_class == {}
+    with pytest.raises(UsageError, match="a language model has no classes"):
+        score(played, per_class=True)
+
+
 def test_a_clients_package_of_a_classifier_has_no_base_row(classifiers):
     rows = score(classifiers, classifiers.package(0), data=classifiers.folder / "data" / "test.jsonl").rows
     assert [row.model for row in rows] == ["proxy"]
@@ -129,7 +178,8 @@ def test_completions_are_decoded_without_sampling_and_compared(played, num_beams
     spec = EvaluateSpec(generate=True, num_beams=num_beams, max_new_tokens=6, batch_size=5)
     first, second = score(played, spec=spec), score(played, spec=spec)
     assert [row.scores for row in first.rows] == [row.scores for row in second.rows]
-    assert {"bleu", "rouge_l"} < set(first.rows[0].scores)
+    assert {"bleu", "chrf", "rouge_l", "exact_match"} < set(first.rows[0].scores)
+    assert set(first.rows[0].intervals) == set(first.rows[0].scores)
 
 
 def test_greedy_completions_are_those_of_plain_transformers(played):
@@ -169,6 +219,7 @@ def test_a_report_names_what_was_scored(played, tmp_path):
     assert report.parents["scored"] == (sha256_of(played.master(1)),)
     assert report.spec.data == result.data
     assert report.spec.rows == result.rows
+    assert (report.spec.gaps, report.spec.recovery, report.spec.headline) == (result.gaps, result.recovery, "loss")
     other = score(played, data=played.data("a"))
     assert other.data != result.data
 
@@ -181,7 +232,9 @@ def test_artifacts_of_different_tasks_are_not_compared(played, classifiers):
 def test_what_cannot_be_scored_is_told(played):
     with pytest.raises(UsageError, match="at least one artifact"):
         evaluate([], data=played.data("a"))
-    with pytest.raises(LineageError, match="is an update; a master, proxy, package or PEFT adapter is needed"):
+    with pytest.raises(
+        LineageError, match="is an update; a master, proxy, package, PEFT adapter or run folder is needed"
+    ):
         score(played, played.update(0, "a"))
 
 

@@ -1,0 +1,211 @@
+"""`make bench-privacy`: what attackers recover of the owner's model, by bits, blocks, update rules and private bases.
+
+A cell is a federation that is simulated from its start and then audited: MiniLM on WordNet's glosses, or the demo's
+language model, with settings and clients of those examples. It is a fraction of the design bits x block x update rule x
+base: each factor is varied around 3 bits, block 64, update rule 1 and a public base, and a few are crossed; what was
+left out is said at the end. What a cell came to is kept in `benchmarks/work`: interrupted, it goes on (JOBS: how many
+cells at once).
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from table import FAST, RESULTS, Table
+
+from fedlpp_cli import audit, simulate
+from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.quiet import quiet_libraries
+from fedlpp_cli.records.audits import AuditSpec
+from fedlpp_cli.records.record import to_plain
+from fedlpp_cli.records.settings import read_settings
+from fedlpp_cli.records.specs import (
+    AggregateSpec,
+    BaseQuantSpec,
+    EvaluateSpec,
+    LoraSpec,
+    QuantSpec,
+    TaskSpec,
+    TrainSpec,
+)
+
+WORK: Final = Path(__file__).parent / "work"
+JOBS: Final = int(os.environ.get("JOBS", os.cpu_count() or 1))
+EXAMPLES: Final = Path(__file__).parents[1] / "examples"
+# What each example is played with: rounds, steps a round, held-out rows that attackers are scored on.
+WORLDS: Final = {"wordnet-minilm": (8, 10, 400), "demo": (6, 12, 200)}
+FAST_WORLDS: Final = {"demo": (3, 6, 60)}
+ATTACKS: Final = ("proxy", "average", "fine-tune", "intersect")
+BASES: Final = {"public": None, "4": "nf4", "3": "nf3", "2": "nf2"}
+SEED: Final = 0
+COLUMNS: Final = (
+    "adapter", "block", "rule", "base", "base alone", "central", "proxy", "rho: proxy", "rho: best average",
+    "rho: best fine-tuned", "rho: intervals", "MB down",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One federation. `base`: "public", or the bits of a private base's copy."""
+
+    world: str
+    bits: str = "3"
+    block: int = 64
+    update_rule: int = 1
+    base: str = "public"
+
+
+def design(world: str) -> list[Cell]:
+    """The cells of one world."""
+    if FAST:
+        return [Cell(world, bits) for bits in ("3", "ternary")] + [Cell(world, base="3")]
+    cells = [Cell(world, bits) for bits in ("full", "4", "3", "2", "ternary")]
+    cells += [Cell(world, bits, block) for bits in ("3", "ternary") for block in (16, 256)]
+    cells += [Cell(world, bits, update_rule=2) for bits in ("3", "2", "ternary")]
+    cells += [Cell(world, "3", base=base) for base in ("4", "3", "2")]
+    return [*cells, Cell(world, "2", base="3"), Cell(world, "4", base="2"), Cell(world, "ternary", 256, 1, "3")]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    table = Table("privacy")
+    worlds = FAST_WORLDS if FAST else WORLDS
+    for world in worlds:
+        _make_data(world)
+    cells = [cell for world in worlds for cell in design(world)]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    reports: dict[Cell, dict[str, Any]] = {}
+    with ProcessPoolExecutor(JOBS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for number, (cell, report) in enumerate(zip(cells, pool.map(play, cells), strict=True), 1):
+            reports[cell] = report
+            print(f"{number} of {len(cells)}: {cell}", file=sys.stderr, flush=True)
+    for cell in cells:
+        _add_rows(table, cell, reports[cell])
+    pages = [_page(world, {cell: reports[cell] for cell in cells if cell.world == world}) for world in worlds]
+    if not FAST:
+        (RESULTS / "privacy.md").write_text("\n".join(pages), encoding="utf-8")
+    print("\n" + "\n".join(pages))
+    table.write("torch", "transformers", "peft", "numpy")
+
+
+def _make_data(world: str) -> None:
+    """The example's base and rows, where they have not been made yet."""
+    target = {"demo": "work/base/config.json", "wordnet-minilm": "work/data/test.jsonl"}[world]
+    subprocess.run(["make", "--no-print-directory", "-C", str(EXAMPLES / world), target], check=True)
+
+
+def play(cell: Cell) -> dict[str, Any]:
+    """The audit's report of a cell as plain values: that of an earlier run, where there is one."""
+    sizes = (FAST_WORLDS if FAST else WORLDS)[cell.world]
+    words = (*sizes, *(str(value) for value in vars(cell).values()))
+    kept = WORK / ("privacy-" + "-".join(str(word) for word in words) + ".json")
+    if not kept.is_file():
+        found = _play(cell, *sizes)
+        WORK.mkdir(exist_ok=True)
+        draft = kept.with_suffix(".draft")
+        draft.write_text(json.dumps(found), encoding="utf-8")
+        draft.replace(kept)
+    report: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return report
+
+
+def _play(cell: Cell, n_rounds: int, n_steps: int, n_rows: int) -> dict[str, Any]:
+    """Simulate the federation, audit what was distributed."""
+    settings = read_settings(EXAMPLES / cell.world / "federation.toml")
+    base_format = BASES[cell.base]
+    base = settings.needed_ref(None, "base")
+    federation = FederationSpec(
+        base=base,
+        private_base=base_format is not None,
+        seed=SEED,
+        task=settings.resolve(TaskSpec),
+        lora=settings.resolve(LoraSpec),
+        quantize=settings.resolve(QuantSpec, bits=cell.bits, block=cell.block),
+        base_quantize=BaseQuantSpec() if base_format is None else BaseQuantSpec(format=base_format),
+        train=settings.resolve(TrainSpec, steps=n_steps),
+        aggregate=settings.resolve(AggregateSpec, update_rule=cell.update_rule),
+    )
+    clients = {name: settings.client_data(name) for name in settings.file.clients}
+    with tempfile.TemporaryDirectory(prefix="fedlpp-bench-") as run, quiet_libraries():
+        simulate(federation, clients, out=run, n_rounds=n_rounds, keep_updates=False, device="cpu")
+        found = audit(
+            [run],
+            data=settings.needed_ref(None, "test_data"),
+            base=base,
+            shards={name: clients[name] for name in list(clients)[:1]},
+            seen={name: range(n_rounds) for name in clients},
+            spec=AuditSpec(attacks=ATTACKS, n_epochs=1 if FAST else 2),
+            evaluate=settings.resolve(EvaluateSpec, batch_size=32, limit=n_rows),
+            device="cpu",
+        )
+    return to_plain(found.report)
+
+
+def _best(report: dict[str, Any], attack: str) -> dict[str, Any] | None:
+    """The row of that attack with the largest recovery ratio."""
+    rows = [row for row in report["rows"] if row["attack"] == attack and row["rho"] is not None]
+    return max(rows, key=lambda row: row["rho"], default=None)
+
+
+def _name(cell: Cell) -> str:
+    base = "public base" if cell.base == "public" else f"{cell.base}-bit base"
+    return f"{cell.world}, {_bits(cell)}, block {cell.block}, rule {cell.update_rule}, {base}"
+
+
+def _bits(cell: Cell) -> str:
+    return cell.bits if cell.bits in {"ternary", "full"} else f"{cell.bits} bits"
+
+
+def _add_rows(table: Table, cell: Cell, report: dict[str, Any]) -> None:
+    headline = report["headline"]
+    for who in ("base", "central", "proxy"):
+        table.add(f"{_name(cell)}: {who}", report[who][headline], headline)
+    for attack in ATTACKS:
+        row = _best(report, attack)
+        if row is not None:
+            table.add(f"{_name(cell)}: rho, {attack}", row["rho"], "1 = all")
+    table.add(f"{_name(cell)}: down, each client, all rounds", report["bytes_down"] / 1e6, "MB")
+
+
+def _page(world: str, reports: dict[Cell, dict[str, Any]]) -> str:
+    """A Markdown table; rho with its 95 % interval."""
+    n_rounds, n_steps, n_rows = (FAST_WORLDS if FAST else WORLDS)[world]
+    headline = next(iter(reports.values()))["headline"]
+    lines = [
+        f"**{world}**: {n_rounds} rounds of {n_steps} steps, {n_rows} held-out rows, seed {SEED}; scores are",
+        f"{headline}, rho comes with its 95 % interval over the rows (`make bench-privacy`).",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+    ]
+    for cell, report in reports.items():
+        scores = " | ".join(f"{report[who][headline]:.3f}" for who in ("base", "central", "proxy"))
+        ratios = " | ".join(_spell(_best(report, attack)) for attack in ATTACKS)
+        base = cell.base if cell.base == "public" else f"{cell.base} bits"
+        lines.append(
+            f"| {_bits(cell)} | {cell.block} | {cell.update_rule} | {base} | {scores} | {ratios} | "
+            f"{report['bytes_down'] / 1e6:.1f} |"
+        )
+    left_out = len(set(product(("4", "3", "2", "ternary"), (16, 64, 256), (1, 2), BASES))) - sum(
+        cell.bits != "full" for cell in reports
+    )
+    return "\n".join([*lines, "", f"{left_out} of the 96 cells of the whole design were left out.", ""])
+
+
+def _spell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    interval = row["rho_interval"]
+    return f"{row['rho']:.2f}" + (f" ({interval['low']:.2f} to {interval['high']:.2f})" if interval else "")
+
+
+if __name__ == "__main__":
+    main()

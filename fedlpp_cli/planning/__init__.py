@@ -1,0 +1,1 @@
+"""Before a federation: which setting gives the least away for what it costs."""

@@ -1,0 +1,53 @@
+"""The masks of one proxy: whether they can be, and which they are."""
+
+from fedlpp_cli.adapters.masks import GUESSABLE_SEED, Rows, draw_masks, masked_components
+from fedlpp_cli.adapters.master_tensors import components_of
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.errors import UsageError
+from fedlpp_cli.records.headers import MasterHeader, ProxySpec
+from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.steps.inputs import federation_of
+
+
+def check_mask(master: TensorFile[MasterHeader], mask: MaskSpec | None, client: str | None) -> MaskSpec | None:
+    """The mask, None where it hides nothing.
+
+    Raises:
+        UsageError: a mask without its client, or the other way round; with control variates; of what has no factors.
+    """
+    mask = mask if mask is not None and mask.hides else None
+    if client is not None and (mask is None or not mask.client):
+        raise UsageError(f"--client {client}: --mask-client hides nothing, one proxy is for all", hint="pack --client")
+    if mask is None:
+        return None
+    if mask.client and client is None:
+        raise UsageError(f"--client is missing: --mask-client {mask.client:g} hides other rows from each client")
+    if master.header.spec.control_variates:
+        raise UsageError("--mask-server, --mask-client: control variates would tell how hidden rows move")
+    if not masked_components(components_of(master)):
+        raise UsageError(
+            "--mask-server, --mask-client: this adapter has no factors; what is trained whole is not masked"
+        )
+    return mask
+
+
+def masks_of(master: TensorFile[MasterHeader], spec: ProxySpec) -> dict[str, Rows]:
+    """Factor B to the rows that the client gets; nothing without masks."""
+    if spec.mask is None:
+        return {}
+    return draw_masks(
+        spec.shapes,
+        spec.mask,
+        seed=master.header.spec.seed,
+        federation=federation_of(master),
+        client=spec.client,
+        round_number=master.header.round,
+    )
+
+
+def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:
+    """What an owner should know of masks before they go out."""
+    seed = master.header.spec.seed
+    if spec.mask is None or seed >= GUESSABLE_SEED:
+        return ()
+    return (f"masks are drawn from the federation's seed, and {seed} can be guessed: init with one of 2^40 or more",)

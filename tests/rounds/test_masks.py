@@ -1,0 +1,320 @@
+"""A federation whose clients get other rows of the factors B: played by hand, simulated, looked at, and lied to."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.forge import header_of, read_all, reforge, sha256_of
+from support.parties import RECIPE, Federation
+
+from fedlpp_cli import aggregate, client_train, evaluate, inspect, log, pack, quantize, simulate, status, verify
+from fedlpp_cli.adapters.masks import pack_rows, read_rows, visible_name
+from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.artifact.run_folder import RoundPaths
+from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.cli.app import app
+from fedlpp_cli.engines.attack_spec import AttackSpec
+from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.errors import ArtifactError, LineageError, SecondReleaseError, UsageError
+from fedlpp_cli.quantization.tensors import round_tensor
+from fedlpp_cli.records.headers import ProxyHeader
+from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.privacy import PrivacySpec
+from fedlpp_cli.records.specs import AggregateSpec, QuantSpec, TrainSpec
+from fedlpp_cli.steps.private_training import PrivacySettings
+
+MASK = MaskSpec(server=0.125, client=0.5)
+CLIENTS = ("a", "b", "c")
+SPEC = QuantSpec(bits="4", codebook="symmetric", block=16)
+
+
+class Masked(Federation):
+    """Every client has a proxy and a package of its own."""
+
+    mask = MASK
+
+    def paths(self, number):
+        return RoundPaths(self.folder, number)
+
+    def send(self, number):
+        for client in self.clients:
+            self.send_to(number, client)
+
+    def send_to(self, number, client, **options):
+        paths = self.paths(number)
+        quantize(self.master(number), out=paths.proxy_for(client), spec=self.quantize, mask=self.mask, client=client)
+        pack(paths.proxy_for(client), out=paths.package_for(client), train=self.train, update=self.round_updates,
+             ledger=self.folder / "releases.jsonl", **options)  # fmt: skip
+
+    def train_client(self, number, client, **options):
+        return client_train(self.paths(number).package_for(client), client=client, data=self.data(client),
+                            out=self.update(number, client), base=self.base, device="cpu", **options)  # fmt: skip
+
+    def packages(self, number):
+        return [self.paths(number).package_for(client) for client in self.clients]
+
+    def fold(self, number, updates=None):
+        return aggregate(self.master(number), updates or self.updates(number), packages=self.packages(number),
+                         out=self.master(number + 1), spec=self.aggregate)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory, llama):
+    made = Masked(tmp_path_factory.mktemp("masks"), llama, clients=CLIENTS, quantize=SPEC)
+    made.play(2)
+    return made
+
+
+def rows_of(federation, number, client):
+    with TensorFile(federation.paths(number).proxy_for(client), ProxyHeader) as proxy:
+        return {name: read_rows(proxy, name) for name in proxy.header.spec.shapes if name.endswith("lora_B")}
+
+
+def test_masks_are_each_client_s_own_and_the_same_in_every_round(federation):
+    first = {client: rows_of(federation, 0, client) for client in CLIENTS}
+    for client in CLIENTS:
+        later = rows_of(federation, 1, client)
+        assert all(np.array_equal(rows, later[name]) for name, rows in first[client].items())
+        for rows in later.values():  # 16 or 32 rows: 2 or 4 are the server's, half of the rest the client's
+            assert rows.sum() * 16 == len(rows) * 7
+    for name in first["a"]:
+        assert not np.array_equal(first["a"][name], first["b"][name])
+
+
+def test_a_client_gets_rows_of_the_one_rounding_and_zeros(federation):
+    master = read_all(federation.master(1))
+    for client in CLIENTS:
+        visible = rows_of(federation, 1, client)
+        with TensorFile(federation.paths(1).proxy_for(client), ProxyHeader) as proxy:
+            assert (proxy.header.spec.mask, proxy.header.spec.client) == (MASK, client)
+            for name in proxy.header.spec.shapes:
+                found, rounded = read_component(proxy, name), round_tensor(master[name], SPEC, name=name)
+                if name in visible:
+                    rows = torch.from_numpy(visible[name])
+                    rounded = torch.where(rows.unsqueeze(1), rounded * (len(rows) / rows.sum()), 0.0)
+                assert torch.allclose(found, rounded, rtol=1e-6, atol=0)
+                assert (found == 0).equal(rounded == 0)
+
+
+def test_what_is_hidden_is_neither_trained_nor_sent(federation):
+    for client in CLIENTS:
+        update, visible = read_all(federation.update(1, client)), rows_of(federation, 1, client)
+        for name, rows in visible.items():
+            assert (update[name][~torch.from_numpy(rows)] == 0).all()
+            assert (update[name][torch.from_numpy(rows)] != 0).any()
+
+
+@pytest.mark.parametrize("mean", ["aware", "unaware"])
+def test_the_next_master_is_the_mean_over_those_who_got_a_row(federation, tmp_path, mean):
+    out = tmp_path / "next"
+    found = aggregate(federation.master(1), federation.updates(1), packages=federation.packages(1), out=out,
+                      spec=AggregateSpec(mask_mean=mean, weighting="examples"))  # fmt: skip
+    weights = {one.client: one.n_examples / found.n_examples for one in found.clients}
+    before, after = read_all(federation.master(1)), read_all(out)
+    updates = {client: read_all(federation.update(1, client)) for client in CLIENTS}
+    unseen = 0
+    for name, value in before.items():
+        total, seen = np.zeros(value.shape), np.zeros(len(value))
+        for client in CLIENTS:
+            rows = rows_of(federation, 1, client).get(name, np.ones(len(value)))
+            total += weights[client] * rows[:, None] * updates[client][name].double().numpy()
+            seen += weights[client] * rows
+        if mean == "aware":
+            total = np.divide(total, seen[:, None], out=np.zeros_like(total), where=seen[:, None] > 0)
+            total *= rows_of(federation, 1, "a").get(name, np.ones(1)).mean()
+        assert np.allclose(after[name].numpy(), value.double().numpy() + total, rtol=0, atol=1e-7)
+        assert after[name][seen == 0].equal(value[seen == 0])
+        unseen += int((seen == 0).sum())
+    assert unseen > 0
+
+
+def test_what_a_client_says_of_rows_that_it_did_not_get_is_not_looked_at(federation, tmp_path):
+    visible = rows_of(federation, 1, "a")
+
+    def lie(tensors):
+        return {
+            name: value.where(torch.from_numpy(visible[name]).unsqueeze(1), 9.0) if name in visible else value
+            for name, value in tensors.items()
+        }
+
+    lying = reforge(federation.update(1, "a"), tmp_path / "lying", change=lie)
+    out = tmp_path / "next"
+    aggregate(federation.master(1), [lying, *federation.updates(1)[1:]], packages=federation.packages(1), out=out)
+    honest = read_all(federation.master(2))
+    # The order of the sum is that of the updates' sha256, and the lie changed one.
+    assert all(torch.allclose(value, honest[name], rtol=0, atol=1e-7) for name, value in read_all(out).items())
+
+
+def test_every_command_reads_it(federation, tmp_path):
+    assert verify([federation.folder], rerun=True).missing == 0
+    found = status(federation.folder)
+    assert (found.round, found.has_package) == (2, False)
+    first, second = log(federation.folder).rounds[:2]
+    assert (first.package, second.bits) == (None, "4")
+    assert second.bytes_down is not None
+    rows = evaluate(
+        [federation.master(1), *(f"{client}={federation.paths(1).package_for(client)}" for client in CLIENTS)],
+        data=federation.data("a"), base=federation.base, device="cpu",
+    ).rows  # fmt: skip
+    assert [row.model for row in rows] == ["base", "central", "a proxy", "b proxy", "c proxy"]
+    assert "masks 0.125 and 0.5 of b" in rows[3].detail
+    packed = inspect(federation.paths(1).package_for("a")).header["spec"]
+    assert packed["client"] == "a"
+    card = (federation.paths(1).package_for("a") / "README.md").read_text()
+    assert "is not whole" in card
+
+
+def test_a_simulation_ends_in_the_same_master(federation, tmp_path):
+    spec = FederationSpec(
+        base=federation.base, seed=7, task=federation.task, lora=federation.lora, quantize=SPEC, mask=MASK, train=RECIPE
+    )
+    data = {client: federation.data(client) for client in CLIENTS}
+    played = simulate(spec, data, out=tmp_path / "run", n_rounds=2, device="cpu")
+    assert played.sha256 == sha256_of(federation.master(2))
+    assert verify([tmp_path / "run"], rerun=True).missing == 0
+    with pytest.raises(UsageError, match="one package for all"):
+        simulate(spec, data, out=tmp_path / "run", n_rounds=3, attack=AttackSpec(attack="sign-flip", n_attackers=1))
+
+
+def test_a_package_is_for_its_client_and_for_this_federation(federation, tmp_path):
+    paths = federation.paths(1)
+    with pytest.raises(LineageError, match="is for client 'a', not for 'b'"):
+        client_train(paths.package_for("a"), client="b", data=federation.data("b"), out=tmp_path / "u",
+                     base=federation.base, device="cpu")  # fmt: skip
+    with pytest.raises(UsageError, match="hides what client 'a' is not to get"):
+        pack(paths.proxy_for("a"), client="b", out=tmp_path / "p", ledger=tmp_path / "ledger")
+
+    def other(tensors):
+        return {
+            name: torch.from_numpy(pack_rows(np.roll(np.unpackbits(value.numpy()), 1)))
+            if name.endswith("visible") else value
+            for name, value in tensors.items()
+        }  # fmt: skip
+
+    reforge(paths.proxy_for("a"), tmp_path / "proxy", kind=ProxyHeader, change=other)
+    pack(tmp_path / "proxy", out=tmp_path / "package", train=RECIPE, ledger=tmp_path / "ledger")
+    client_train(tmp_path / "package", client="a", data=federation.data("a"), out=tmp_path / "update",
+                 base=federation.base, device="cpu")  # fmt: skip
+    packages = [tmp_path / "package", *federation.packages(1)[1:]]
+    updates = [tmp_path / "update", *federation.updates(1)[1:]]
+    with pytest.raises(LineageError, match="masks of another federation"):
+        aggregate(federation.master(1), updates, packages=packages, out=tmp_path / "next")
+
+
+@pytest.mark.parametrize(
+    ("change", "needle"),
+    [
+        (lambda name, value: torch.zeros_like(value) if name.endswith("visible") else value, "is no mask of"),
+        (lambda name, value: None if name.endswith("visible") else value, "visible' is missing"),
+        (lambda name, value: None if "q_proj.lora_B" in name else value, "q_proj.lora_B"),
+    ],
+)
+def test_a_client_refuses_what_is_no_mask(federation, tmp_path, change, needle):
+    def changed(tensors):
+        found = {name: change(name, value) for name, value in tensors.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    reforge(federation.paths(1).proxy_for("a"), tmp_path / "proxy", kind=ProxyHeader, change=changed)
+    pack(tmp_path / "proxy", out=tmp_path / "package", train=RECIPE, ledger=tmp_path / "ledger")
+    with pytest.raises(ArtifactError, match=needle):
+        client_train(tmp_path / "package", client="a", data=federation.data("a"), out=tmp_path / "u",
+                     base=federation.base, device="cpu")  # fmt: skip
+    assert not (tmp_path / "u").exists()
+
+
+def test_a_proxy_with_other_shares_or_none_is_a_second_release_are_a_second_release(federation, tmp_path):
+    ledger = federation.folder / "releases.jsonl"
+    other, fresh = MaskSpec(client=0.25), MaskSpec(client=0.25, fresh=True)
+    for number, mask in enumerate((None, MaskSpec(server=0.125), other, fresh)):
+        client = "a" if mask and mask.client else None
+        quantize(federation.master(1), out=tmp_path / f"{number}", spec=SPEC, mask=mask, client=client)
+        with pytest.raises(SecondReleaseError):
+            pack(tmp_path / f"{number}", out=tmp_path / "package", train=RECIPE, ledger=ledger)
+    quantize(federation.master(1), out=tmp_path / "late", spec=SPEC, mask=MASK, client="late")
+    assert pack(tmp_path / "late", out=tmp_path / "package", train=RECIPE, ledger=ledger).client == "late"
+
+
+@pytest.mark.parametrize(
+    ("spec", "needle"),
+    [
+        (AggregateSpec(rule="krum", n_malicious=0), "--rule krum: it compares whole updates"),
+        (AggregateSpec(rule="median"), "--rule median"),
+        (AggregateSpec(combine="svd"), "--combine svd"),
+        (AggregateSpec(update_rule=2), "--update-rule 2"),
+        (AggregateSpec(max_share=0.5), "moved by that client alone"),
+    ],
+)
+def test_what_masks_do_not_go_with_is_refused_in_aggregating(federation, tmp_path, spec, needle):
+    with pytest.raises(UsageError, match=needle):
+        aggregate(federation.master(1), federation.updates(1), packages=federation.packages(1), out=tmp_path / "next",
+                  spec=spec)  # fmt: skip
+
+
+def test_what_masks_do_not_go_with_is_refused_before(federation, tmp_path):
+    call = {"master": federation.master(0), "out": tmp_path / "proxy", "spec": SPEC}
+    with pytest.raises(UsageError, match="--client is missing"):
+        quantize(**call, mask=MASK)
+    with pytest.raises(UsageError, match="--mask-client hides nothing"):
+        quantize(**call, mask=MaskSpec(server=0.5), client="a")
+    control = TrainSpec(steps=1, optimizer="sgd", weight_decay=0.0, control_variates=True)
+    with pytest.raises(UsageError, match="--control-variates"):
+        pack(federation.paths(0).proxy_for("a"), out=tmp_path / "p", train=control, ledger=tmp_path / "ledger")
+    with pytest.raises(UsageError, match="do not go with"):
+        simulate(
+            FederationSpec(base=federation.base, mask=MASK, train=control),
+            {"a": federation.data("a")},
+            out=tmp_path / "r",
+            keep_state=True,
+        )
+
+
+def test_options_and_the_file_say_what_is_hidden(federation, runner, tmp_path):
+    file = tmp_path / "federation.toml"
+    file.write_text("[mask]\nserver = 0.25\nclient = 0.5\nfresh = true\n[train]\nsteps = 1\n")
+    call = ["quantize", str(federation.master(1)), "-f", str(file), "--out", str(tmp_path / "proxy"), "--json"]
+    found = json.loads(runner.invoke(app, [*call, "--client", "a"]).stdout)["data"]
+    assert found["mask"] == {"server": 0.25, "client": 0.5, "fresh": True, "scaling": True}
+    assert (found["client"], found["visible"]) == ("a", 0.375)
+    assert "7 can be guessed" in found["warnings"][0]
+    assert header_of(tmp_path / "proxy").spec.mask.fresh
+    for_all = runner.invoke(app, [*call, "--mask-client", "0", "--no-mask-scaling", "--force"])
+    assert json.loads(for_all.stdout)["data"]["mask"] == {
+        "server": 0.25, "client": 0.0, "fresh": False, "scaling": False,
+    }  # fmt: skip
+    shown = runner.invoke(app, [*call[:-1], "--client", "a", "--force"]).stdout
+    assert "client a: 37.5 % of the factors B" in shown
+
+
+def test_rounded_updates_keep_what_masks_hide_now(federation, tmp_path):
+    """Masks that change: a state holds what rounding took from rows that a later package hides."""
+    made = Masked(tmp_path, federation.base, clients=("a",), quantize=SPEC,
+                  round_updates=QuantSpec(bits="2", block=16))  # fmt: skip
+    made.mask = MaskSpec(client=0.5, fresh=True)
+    made.init()
+    states = []
+    for number in range(2):
+        made.send(number)
+        made.train_client(number, "a", state=made.state(number - 1, "a") if number else None,
+                          state_out=made.state(number, "a"))  # fmt: skip
+        states.append(read_all(made.state(number, "a")))
+        made.fold(number)
+    for name, now in rows_of(made, 1, "a").items():
+        before = torch.from_numpy(rows_of(made, 0, "a")[name])
+        hidden = ~torch.from_numpy(now)
+        assert not before.equal(~hidden)
+        kept = f"{name}.residual"
+        assert states[1][kept][hidden].equal(states[0][kept][hidden])
+        assert (states[0][kept][hidden & before] != 0).any()
+        assert visible_name(name) not in states[1]
+
+
+def test_privacy_for_examples_adds_no_noise_to_hidden_rows(federation, tmp_path):
+    pytest.importorskip("dp_accounting")
+    settings = PrivacySettings(spec=PrivacySpec(noise_multiplier=1.0), ledger=tmp_path / "ledger", new_ledger=True)
+    client_train(federation.paths(1).package_for("a"), client="a", data=federation.data("a"), out=tmp_path / "u",
+                 base=federation.base, device="cpu", privacy=settings)  # fmt: skip
+    update = read_all(tmp_path / "u")
+    for name, rows in rows_of(federation, 1, "a").items():
+        assert (update[name][~torch.from_numpy(rows)] == 0).all()
+        assert (update[name][torch.from_numpy(rows)] != 0).all()
