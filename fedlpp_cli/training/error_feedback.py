@@ -9,7 +9,6 @@ of levels that are scaled to a block's largest value does: that value is sent.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class RoundedUpdate:
 
 
 def round_update(
-    delta: Mapping[str, Tensor], spec: QuantSpec, residual: Mapping[str, Tensor] = MappingProxyType({})
+    delta: Mapping[str, Tensor], spec: QuantSpec, residual: Mapping[str, Tensor] | None = None
 ) -> RoundedUpdate:
     """Add the residual, round, and say what is left.
 
@@ -43,7 +42,7 @@ def round_update(
     Args:
         delta: trained adapter minus proxy, float32 by component.
         spec: how the package asks for updates.
-        residual: of this client's earlier rounds, float32 of the same shapes; of a component that is not in it: none.
+        residual: of this client's earlier rounds, float32 of the same shapes; what is not in it has none.
 
     Raises:
         GateError: a value that is not finite, or too large for an fp16 scale.
@@ -51,7 +50,7 @@ def round_update(
     result = RoundedUpdate({}, {}, {})
     for name, value in delta.items():
         # The sum in float64: what float32 would round off goes into the residual too.
-        wanted = value.double() + residual[name].double() if name in residual else value.double()
+        wanted = value.double() + residual[name].double() if residual and name in residual else value.double()
         parts = _quantize(wanted.float(), spec, name=name)
         sent = dequantize_tensor(parts, tuple(value.shape), spec)
         result.parts.update({tensor_name(name, part): tensor for part, tensor in parts.items()})
