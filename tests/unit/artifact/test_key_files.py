@@ -97,7 +97,7 @@ def pem(key, form=PrivateFormat.PKCS8):
     ("data", "match"),
     [
         (b"", "not a private key in PEM"),
-        (os.urandom(100), "not a private key in PEM"),
+        (bytes(range(100, 200)), "not a private key in PEM"),
         (f"{signing_key(1).public.line}\n".encode(), "not a private key in PEM"),
         (pem(private_key(1))[:60], "a damaged key"),
         (pem(private_key(1)).replace(b"MC4", b"MC5"), "a damaged key"),
@@ -106,6 +106,19 @@ def pem(key, form=PrivateFormat.PKCS8):
         (pem(rsa.generate_private_key(65537, 2048)), "of another kind, Ed25519 is needed"),
         (pem(private_key(1), PrivateFormat.OpenSSH), "not a private key in PEM"),
         (pem(private_key(1)).replace(b"\n-----END", b"\n" * 9000 + b"-----END"), "a damaged key"),
+    ],
+    # Keys of other kinds are new in each process, and processes that share the tests have to call them the same.
+    ids=[
+        "empty",
+        "noise",
+        "a public key",
+        "cut short",
+        "another length",
+        "nothing in it",
+        "X25519",
+        "RSA",
+        "OpenSSH",
+        "long",
     ],
 )
 def test_what_is_no_ed25519_key_is_named_in_one_line(tmp_path, data, match):
