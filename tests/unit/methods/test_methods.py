@@ -18,8 +18,10 @@ from fedlpp_cli.cli.app import app
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.simulate import simulate
 from fedlpp_cli.errors import LayoutError, LineageError, ReplayError, UsageError
-from fedlpp_cli.methods.table import METHODS
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import METHODS, method_named
 from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.methods import FactorPlan
 from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.specs import FULL_PRECISION, AggregateSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
@@ -285,3 +287,10 @@ def test_a_plan_of_factors_says_one_thing():
     with pytest.raises(ValueError, match="modules"):
         FactorPlan(modules={"a": "B"})
     assert replace(FactorPlan(), trains="A").is_of_one_factor
+
+
+@pytest.mark.parametrize("name", ["fedsvd", "la-lora", "as-lora"])
+def test_methods_that_look_at_all_rows_refuse_masks(name: str) -> None:
+    with pytest.raises(UsageError, match=f"method {name}: .*masks hide rows of B"):
+        method_named(name).check(Asked(mask=MaskSpec(client=0.5)))
+    method_named(name).check(Asked(mask=MaskSpec()))
