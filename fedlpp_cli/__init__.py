@@ -3,8 +3,9 @@
     from fedlpp_cli import init, quantize, pack, client_train, aggregate, evaluate
 
 Each function does what the command of its name does: it reads artifacts, writes artifacts, and returns a frozen
-result. The twin of `fedlpp import` is `import_adapter`, those of `fedlpp distill` are `distill_publish` and
-`distill_train`. Settings are records of `fedlpp_cli.records`. Nothing heavy is imported before a function is asked for.
+result. The twin of `fedlpp import` is `import_adapter`, that of `fedlpp methods` is `list_methods`, those of `fedlpp
+distill` are `distill_publish` and `distill_train`. Settings are records of `fedlpp_cli.records`. Nothing heavy is
+imported before a function is asked for.
 """
 
 import importlib
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fedlpp_cli.steps.init import init
     from fedlpp_cli.steps.inspect import inspect
     from fedlpp_cli.steps.keygen import keygen
+    from fedlpp_cli.steps.list_methods import list_methods
     from fedlpp_cli.steps.log import log
     from fedlpp_cli.steps.pack import pack
     from fedlpp_cli.steps.quantize import quantize
@@ -50,6 +52,7 @@ __all__ = [
     "init",
     "inspect",
     "keygen",
+    "list_methods",
     "log",
     "pack",
     "plan",

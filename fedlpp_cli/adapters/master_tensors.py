@@ -17,7 +17,8 @@ from fedlpp_cli.adapters.withheld import is_withheld, withheld_shapes
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.quantization.layout import Shape
-from fedlpp_cli.records.headers import MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import AggregateSpec, ServerOptimizer
 
 MOMENTUM: Final = "momentum"

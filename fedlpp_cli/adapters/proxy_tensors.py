@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fedlpp_cli.adapters.control_tensors import control_name, with_control
+from fedlpp_cli.adapters.drawn import check_drawn, draw, draw_all, is_drawn, sent_shapes
 from fedlpp_cli.adapters.masks import mask_layout, row_factors
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.errors import ArtifactError, LayoutError, NotFiniteError, UsageError
@@ -35,22 +36,38 @@ def proxy_layout(shapes: Mapping[str, Shape], spec: QuantSpec) -> Layout:
 
 
 def whole_layout(spec: ProxySpec) -> Layout:
-    """Name to (dtype, shape) of every tensor in a proxy with that header: control variates and masks too."""
-    sent = with_control(spec.shapes, spec.control_variates)
+    """Name to (dtype, shape) of every tensor in a proxy with that header: not what is drawn, masks and variates too."""
+    sent = with_control(sent_shapes(spec), spec.control_variates)
     return {**proxy_layout(sent, spec.quantize), **mask_layout(spec.shapes, spec.mask)}
 
 
 def read_component(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor":
     """What the proxy says of a component, float32: masked rows are zero, and what is left is scaled.
 
+    One that the proxy leaves to be drawn is drawn, and not compared.
+
     Raises:
         ArtifactError: no such component, or parts that do not fit together.
     """
     import torch
 
-    value = _read_rounded(proxy, component, shape_of(proxy, component))
+    shape, spec = shape_of(proxy, component), proxy.header.spec
+    if is_drawn(spec, component):
+        return draw(spec, component)
+    value = _read_rounded(proxy, component, shape)
     factors = row_factors(proxy, component)
     return value if factors is None else value * torch.from_numpy(factors).float().unsqueeze(1)
+
+
+def read_adapter(proxy: TensorFile[ProxyHeader]) -> "dict[str, Tensor]":
+    """What the proxy says of every component, float32.
+
+    Raises:
+        ArtifactError: parts that do not fit together, or drawn values that are not the owner's.
+    """
+    spec = proxy.header.spec
+    drawn = draw_all(spec, source=str(proxy.path))
+    return {name: drawn[name] if name in drawn else read_component(proxy, name) for name in spec.shapes}
 
 
 def read_control(proxy: TensorFile[ProxyHeader], component: str) -> "Tensor | None":
@@ -87,8 +104,9 @@ def check_proxy(proxy: TensorFile[ProxyHeader]) -> None:
     """Refuse a proxy whose tensors are not exactly those that its header announces.
 
     Raises:
-        ArtifactError: naming the first difference.
+        ArtifactError: naming the first difference, or more to draw than anybody could.
     """
+    check_drawn(proxy.header.spec, source=str(proxy.path))
     expected = whole_layout(proxy.header.spec)
     found = layout_of(proxy.tensors)
     if found != expected:

@@ -20,7 +20,8 @@ from fedlpp_cli.adapters.control_tensors import control_name
 from fedlpp_cli.adapters.proxy_tensors import read_control
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.records.headers import MasterHeader, MasterSpec, ProxyHeader
+from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import AggregateSpec
 
 

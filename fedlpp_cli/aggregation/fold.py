@@ -6,9 +6,11 @@ are folded too, for the report and for "residual", and each module's products co
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
+from operator import ne
 
 import torch
 from msgspec.structs import replace
@@ -17,6 +19,7 @@ from torch import Tensor
 from fedlpp_cli.adapters.components import factor_a, factor_b, module_of
 from fedlpp_cli.adapters.control_tensors import CONTROL, control_name
 from fedlpp_cli.adapters.master_tensors import MOMENTS, NOISE_KEY, components_of, master_layout
+from fedlpp_cli.adapters.trained import trained_shapes
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.adapters.withheld import withheld_a, withheld_b
 from fedlpp_cli.aggregation.client_noise import ClientNoise
@@ -25,7 +28,7 @@ from fedlpp_cli.aggregation.magnitudes import Magnitudes
 from fedlpp_cli.aggregation.masks import sight_of
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.module_products import ModuleProducts
-from fedlpp_cli.aggregation.optimizer_state import next_tensors
+from fedlpp_cli.aggregation.optimizer_state import next_tensors, unmoved_tensors
 from fedlpp_cli.aggregation.products import adapter_norms, squared_product
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.rules import Plan, check_numbers, clip_factors, make_plan
@@ -88,6 +91,11 @@ class Fold:
         """Component to shape."""
         return components_of(self.master)
 
+    @cached_property
+    def trained(self) -> dict[str, Shape]:
+        """Component to shape of what the round trains, which is what its updates hold."""
+        return trained_shapes(self.shapes, self.received[0].proxy.header.spec.factors)
+
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each client counts in the result."""
@@ -130,7 +138,7 @@ class Fold:
     def values(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every tensor of the next master, float32: a component, then its state and control variate.
 
-        Behind them, where there is noise, its key, uint8.
+        What the round does not train is as it was, to the bit. Behind them, where there is noise, its key, uint8.
 
         Raises:
             GateError: a value that is not finite, or as `plan`.
@@ -138,7 +146,9 @@ class Fold:
         stack = self._stack(self.received)
         row_factors = self._sight.factors(self.weights) if self._sight and self.spec.mask_mean == "aware" else None
         self._folding, self._is_compiled = Folding(stack, self.clip_factors, self.plan, row_factors), stack.is_compiled
-        for name, result in self._folding.results(self.shapes):
+        left = iter(self.shapes)
+        for name, result in self._folding.results(self.trained):
+            yield from self._unmoved(takewhile(partial(ne, name), left))
             self.mean_squares = self._folding.squares
             if self.noise is not None:
                 self.noise.add_to(name, result)
@@ -149,6 +159,7 @@ class Fold:
                 rounded = value.to(torch.float32)
                 check_finite(rounded, name=tensor_name)
                 yield tensor_name, rounded
+        yield from self._unmoved(left)
         if self.products is None:
             yield from self._kept()
         if self.noise is not None:
@@ -217,6 +228,11 @@ class Fold:
             b, a = combined.factors
         return {factor_b(module): b, factor_a(module): a, **self._note_withheld(module, *combined.withheld)}
 
+    def _unmoved(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """What the round does not train."""
+        for name in names:
+            yield from unmoved_tensors(self.master, name, self.spec).items()
+
     def _kept(self) -> Iterator[tuple[str, Tensor]]:
         """What the master withholds, as it is."""
         for module in self.withheld:
@@ -239,7 +255,7 @@ class Fold:
     def _stack(self, received: Sequence[Received]) -> Stack:
         return Stack(
             [one.update for one in received],
-            self.shapes,
+            self.trained,
             threads=self.threads,
             own_shapes=[one.shapes for one in received],
             sight=self._sight,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout
 from fedlpp_cli.adapters.ranks import lora_of_rank, shapes_of_rank
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.errors import (
     DuplicateUpdateError,
@@ -68,9 +69,23 @@ def check_lineage(
     if package is None:
         raise ReplayError(f"{source}: trained on a package other than those of this round")
     check_answers(header, package.manifest, source=source)
-    expected = proxy_layout(package.proxy.header.spec.shapes, header.spec.quantize)
+    check_scores(header, package.proxy.header, source=source)
+    expected = proxy_layout(update_shapes(package.proxy.header.spec), header.spec.quantize)
     check_same_layout(layout_of(update.tensors), expected, source=source)
     return package
+
+
+def check_scores(update: UpdateHeader, proxy: ProxyHeader, *, source: str) -> None:
+    """Refuse an update that does not score exactly the modules that its proxy asks about.
+
+    Raises:
+        LineageError: naming the first difference.
+    """
+    asked = {*proxy.spec.factors.modules} if proxy.spec.factors.scores else set[str]()
+    odd = sorted(asked ^ {*update.spec.scores})
+    if odd:
+        verb = "has no" if odd[0] in asked else "has a"
+        raise LineageError(f"{source}: it {verb} score of module {odd[0]!r}; its proxy asks for {len(asked)} of them")
 
 
 def check_answers(update: UpdateHeader, package: PackageHeader, *, source: str) -> None:

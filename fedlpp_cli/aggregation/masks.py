@@ -127,7 +127,7 @@ def check_mask_options(spec: AggregateSpec, *, masked: bool) -> None:
 
 def _rows_of(one: Received) -> dict[str, Rows]:
     found = {}
-    for name in masked_components(one.shapes):
+    for name in masked_components(one.started_shapes):
         rows = read_rows(one.proxy, name)
-        found[name] = np.ones(one.shapes[name][0], np.bool_) if rows is None else rows
+        found[name] = np.ones(one.started_shapes[name][0], np.bool_) if rows is None else rows
     return found

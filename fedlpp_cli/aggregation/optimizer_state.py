@@ -38,6 +38,13 @@ def next_tensors(
     return {component: value, **{state_name(component, moment): tensor for moment, tensor in state.items()}}
 
 
+def unmoved_tensors(master: TensorFile[MasterHeader], component: str, spec: AggregateSpec) -> dict[str, Tensor]:
+    """The same of a component that a round does not train: no step is made, and what is remembered stays. Float32."""
+    state = _state_before(master, component, spec) if MOMENTS[spec.server_optimizer] else {}
+    kept = {state_name(component, moment): tensor.to(torch.float32) for moment, tensor in state.items()}
+    return {component: master.read(component), **kept}
+
+
 def _state_before(master: TensorFile[MasterHeader], component: str, spec: AggregateSpec) -> dict[str, Tensor]:
     if not goes_on(master.header.spec, spec):
         return first_state(master.tensors[component].shape, spec)

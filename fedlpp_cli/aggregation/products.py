@@ -7,21 +7,22 @@ tr(d_B' d_B t_A t_A'): the product itself, of the size of the model's weight, is
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.components import factor_a, factor_b, factor_modules
+from fedlpp_cli.adapters.drawn import draw, is_drawn
 from fedlpp_cli.adapters.masks import row_factors
-from fedlpp_cli.adapters.proxy_tensors import Rounded
 from fedlpp_cli.adapters.windows import read_values
 from fedlpp_cli.aggregation.received import Received
 from fedlpp_cli.aggregation.stack import is_large
 from fedlpp_cli.aggregation.threads import one_thread
+from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import NotFiniteError
-from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.headers import ProxyHeader
 
 
 def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
@@ -51,7 +52,7 @@ def product_norms(received: Sequence[Received], *, threads: int) -> list[float]:
 
     totals = [0.0] * len(received)
     with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(squares, factor_modules(received[0].shapes)):
+        for found in pool.map(squares, factor_modules(received[0].started_shapes)):
             totals = [total + squared for total, squared in zip(totals, found, strict=True)]
     return [_scaling(one) * math.sqrt(total) for one, total in zip(received, totals, strict=True)]
 
@@ -65,7 +66,7 @@ def adapter_norms(received: Sequence[Received], clip_factors: Sequence[float]) -
     """
     squares, compiled = [0.0] * len(received), _is_large(received)
     with one_thread():
-        for module in factor_modules(received[0].shapes):
+        for module in factor_modules(received[0].started_shapes):
             started = started_factors(received, module, compiled=compiled)
             for k, (one, factor) in enumerate(zip(received, clip_factors, strict=True)):
                 b, a = trained_factors(one, module, factor, started, compiled=compiled)
@@ -79,14 +80,23 @@ def started_factors(
     """Sha256 of each proxy among them to its B and A, float64: each is read once. `compiled`: as `read_values`."""
     proxies = {one.proxy.sha256: one.proxy for one in received}
     return {
-        sha256: _factors(proxy, module, proxy.header.spec.shapes, compiled=compiled)
+        sha256: (
+            _factor(proxy, factor_b(module), compiled=compiled),
+            _factor(proxy, factor_a(module), compiled=compiled),
+        )
         for sha256, proxy in proxies.items()
     }
 
 
 def changed_factors(one: Received, module: str, *, compiled: bool = False) -> tuple[Tensor, Tensor]:
-    """What an update says of B and A, float64."""
-    return _factors(one.update, module, one.shapes, compiled=compiled)
+    """What an update says of B and A, float64; zeros of one that the round does not train."""
+    b, a = (
+        torch.from_numpy(read_values(one.update, name, one.shapes[name], compiled=compiled)).double()
+        if name in one.shapes
+        else torch.zeros(one.started_shapes[name], dtype=torch.float64)
+        for name in (factor_b(module), factor_a(module))
+    )
+    return b, a
 
 
 def trained_factors(
@@ -97,13 +107,13 @@ def trained_factors(
     return b + clip_factor * change_b, a + clip_factor * change_a
 
 
-def _factors(file: Rounded, module: str, shapes: Mapping[str, Shape], *, compiled: bool) -> tuple[Tensor, Tensor]:
-    b, a = (
-        torch.from_numpy(read_values(file, name, shapes[name], compiled=compiled)).double()
-        for name in (factor_b(module), factor_a(module))
-    )
-    factors = row_factors(file, factor_b(module))
-    return (b if factors is None else b * torch.from_numpy(factors).unsqueeze(1)), a
+def _factor(proxy: TensorFile[ProxyHeader], name: str, *, compiled: bool) -> Tensor:
+    spec = proxy.header.spec
+    if is_drawn(spec, name):
+        return draw(spec, name).double()
+    value = torch.from_numpy(read_values(proxy, name, spec.shapes[name], compiled=compiled)).double()
+    factors = row_factors(proxy, name)
+    return value if factors is None else value * torch.from_numpy(factors).unsqueeze(1)
 
 
 def _is_large(received: Sequence[Received]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.aggregation.stack import Update
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.quantization.layout import Shape
@@ -19,7 +20,12 @@ class Received:
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
-        """Component to shape in the update; its factors may have a lower rank than the master's."""
+        """Component to shape in the update: what the round trains; factors may have a lower rank than the master's."""
+        return update_shapes(self.proxy.header.spec)
+
+    @property
+    def started_shapes(self) -> Mapping[str, Shape]:
+        """Component to shape in the proxy."""
         return self.proxy.header.spec.shapes
 
     @property

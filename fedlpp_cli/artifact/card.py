@@ -3,6 +3,7 @@
 from typing import Final
 
 from fedlpp_cli.records.headers import PackageSpec, ProxyHeader
+from fedlpp_cli.records.methods import FactorPlan
 from fedlpp_cli.records.specs import QuantSpec
 
 _STATE: Final = """
@@ -51,11 +52,22 @@ what goes back is the difference of the adapter before and after training.
 | labels | {", ".join(model.task.labels) or "none"} |
 | training | {length} of {train.batch_size * train.gradient_accumulation} examples, {optimizer} |
 | learning rate | {train.learning_rate:g} |
-| update | {_precision(spec.update)} |
+| update | {_precision(spec.update)} |{_trained(proxy.spec.factors)}
 
     fedlpp verify THIS_FOLDER
     fedlpp client-train THIS_FOLDER --client NAME --data your.jsonl --out update.safetensors{state}
 {"" if spec.update.bits == "full" else _STATE}{_CONTROL if train.control_variates else ""}{mask}"""
+
+
+def _trained(plan: FactorPlan) -> str:
+    """A row about factors that stay; nothing where both are trained."""
+    texts = {
+        "A": "factors A; B stays",
+        "B": "factors B; A stays",
+        "steps": "factors B and A by turns",
+        "modules": "of each layer one factor",
+    }
+    return f"\n| trained | {texts[plan.trains]} |" if plan.trains in texts else ""
 
 
 def _precision(spec: QuantSpec) -> str:

@@ -19,6 +19,7 @@ from fedlpp_cli.cli.commands.init import init
 from fedlpp_cli.cli.commands.inspect import inspect
 from fedlpp_cli.cli.commands.keygen import keygen
 from fedlpp_cli.cli.commands.log import log
+from fedlpp_cli.cli.commands.methods import methods
 from fedlpp_cli.cli.commands.pack import pack
 from fedlpp_cli.cli.commands.plan import plan
 from fedlpp_cli.cli.commands.quantize import quantize
@@ -66,6 +67,7 @@ for name, function, panel in (
     ("audit", audit, EITHER),
     ("export", export, OWNER),
     ("keygen", keygen, EITHER),
+    ("methods", methods, EITHER),
     ("inspect", inspect, EITHER),
     ("verify", verify, EITHER),
     ("status", status, EITHER),

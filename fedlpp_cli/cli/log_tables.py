@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedlpp_cli.cli.blocks import Block, facts, number, short, size, table
+from fedlpp_cli.cli.method_tables import method_text
 
 
 def log(result: Any) -> Iterable[Block]:
     """Round after round."""
-    yield facts([("federation", short(result.federation))])
+    yield facts([("federation", short(result.federation)), ("method", method_text(result.method))])
     rows = (
         (
             entry.round, short(entry.master), _bits(entry), len(entry.clients) or None, entry.n_examples or None,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
@@ -91,6 +92,16 @@ DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Check everything, sa
 DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 SeedOpt = Annotated[
     int | None, typer.Option("--seed", min=0, help="Every value drawn depends on it.", show_default="0")
+]
+MethodOpt = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME", help="See fedlpp methods; fixed from now on.", show_default=METHOD),
+]
+WarmupRoundsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--warmup-rounds", min=2, help="as-lora: rounds in which all layers take turns.", show_default="10 of as-lora"
+    ),
 ]
 
 # TaskSpec

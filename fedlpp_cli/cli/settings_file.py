@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.settings import Settings
 from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TaskSpec, TrainSpec
 from fedlpp_cli.refs import Ref, parse_ref
@@ -102,7 +103,12 @@ def resolve_aggregate(settings: Settings, **options: object) -> AggregateSpec:
 
 
 def federation_of(
-    settings: Settings, *, base: str | None, seed: int | None, reference: str | None = None
+    settings: Settings,
+    *,
+    base: str | None,
+    seed: int | None,
+    method: str | None = None,
+    reference: str | None = None,
 ) -> "FederationSpec":
     """What the commands of a whole federation are told, out of options and the federation file.
 
@@ -114,6 +120,8 @@ def federation_of(
     return FederationSpec(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),
+        method=settings.choose(method, "method", default=METHOD),
+        method_options=settings.resolve(MethodSpec),
         seed=settings.choose(seed, "seed", default=0),
         task=settings.resolve(TaskSpec),
         lora=settings.resolve(LoraSpec),

@@ -16,6 +16,7 @@ from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.log_tables import log
 from fedlpp_cli.cli.mask_tables import mask_text
+from fedlpp_cli.cli.method_tables import method_text, methods
 from fedlpp_cli.cli.plan_tables import plan
 from fedlpp_cli.cli.printable import printable
 from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_text
@@ -47,6 +48,7 @@ def _quantize_text(quantize: Any) -> str:
 def _master(result: Any) -> Iterable[Block]:
     yield _facts([
         ("federation", result.federation[:12]),
+        ("method", method_text(result.method)),
         ("base", f"{result.model_type}, {'private' if result.private_base else 'public'}"),
         ("adapter", f"{result.n_layers} layers, {result.n_parameters:,} parameters"),
         ("trained whole", ", ".join(result.modules_to_save)),
@@ -276,6 +278,7 @@ _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {
     "status": _status,
     "log": log,
     "budget": budget,
+    "methods": methods,
     "simulate": simulation,
     "report": report_page,
     "plan": plan,

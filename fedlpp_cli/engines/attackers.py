@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.proxy_tensors import read_update
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.engines.attack_spec import AttackSpec
@@ -117,6 +118,6 @@ class RoundAttack:
                 updates = [files.enter_context(TensorFile(path, UpdateHeader)) for path in self.honest]
                 self._moments = {
                     name: moments(read_update(update, name, shape) for update in updates)
-                    for name, shape in self.local.package.proxy.header.spec.shapes.items()
+                    for name, shape in update_shapes(self.local.package.proxy.header.spec).items()
                 }
         return self._moments

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from fedlpp_cli.aggregation.masks import check_mask_options
 from fedlpp_cli.aggregation.rules import check_options
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.specs import (
     DEFAULT_STEPS,
     FULL_PRECISION,
@@ -29,6 +32,8 @@ class FederationSpec:
 
     base: RefLike | None = None
     private_base: bool = False
+    method: str = METHOD
+    method_options: MethodSpec = field(default_factory=MethodSpec)
     seed: int = 0
     task: TaskSpec = field(default_factory=TaskSpec)
     lora: LoraSpec = field(default_factory=LoraSpec)
@@ -40,6 +45,23 @@ class FederationSpec:
     update: QuantSpec = FULL_PRECISION
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
     reference: str | None = None
+
+    def check_method(self) -> None:
+        """Refuse before any work what the method does not go with.
+
+        Raises:
+            UsageError: no such method, or the reason.
+        """
+        asked = Asked(
+            lora=self.lora,
+            quantize=self.quantize,
+            mask=self.mask,
+            train=self.train,
+            update=self.update,
+            aggregate=self.aggregate,
+            options=self.method_options,
+        )
+        method_named(self.method).check(asked)
 
     def check_rule(self) -> None:
         """Refuse before any work options of a rule that do not go together.

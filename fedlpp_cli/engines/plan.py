@@ -8,6 +8,7 @@ from fedlpp_cli.adapters.masks import mask_layout
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.proxy_tensors import check_groups, proxy_layout
 from fedlpp_cli.adapters.ranks import shapes_of_rank
+from fedlpp_cli.adapters.trained import factor_of, trained_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes
@@ -17,6 +18,7 @@ from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.partition import sample_clients
 from fedlpp_cli.engines.roles import assign_roles
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.models.adapted import component_shapes
 from fedlpp_cli.models.base_folder import model_type_of
 from fedlpp_cli.models.first_values import resolve_lora
@@ -24,7 +26,8 @@ from fedlpp_cli.models.open_model import open_model, open_tokenizer
 from fedlpp_cli.models.quantized_base import plan_quantized_base
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.quantization.layout import Shape
-from fedlpp_cli.records.headers import BaseHeader, MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import BaseHeader, MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import BaseSpec, ModelSpec
 from fedlpp_cli.refs import parse_ref
@@ -64,6 +67,7 @@ def plan_simulation(
     *,
     master: Path | None,
     base_copy: Path,
+    round_number: int,
     n_left: int,
     clients_per_round: int | None,
     attack: AttackSpec | None,
@@ -78,7 +82,8 @@ def plan_simulation(
         source: whose data is whose.
         master: the newest one; None before there is any.
         base_copy: where the quantized copy of a private base lies, or will.
-        n_left: rounds that are not played yet.
+        round_number: the first of the rounds that are not played yet.
+        n_left: how many there are.
         clients_per_round: how many take part; None for all.
         attack: who is against the owner, and how; None for nobody.
         columns: field name to column name, where the data calls them otherwise.
@@ -96,7 +101,10 @@ def plan_simulation(
     federation.check_population(len(roles.clients), len(chosen))
     check_groups(shapes, federation.quantize)
     shapes = shapes_of_rank(shapes, federation.proxy_rank or spec.model.lora.rank)
-    down = layout_bytes(proxy_layout(with_control(shapes, federation.train.control_variates), federation.quantize))
+    method = method_named(federation.method)
+    plan = method.plan(spec, round_number)
+    sent = {name: shape for name, shape in shapes.items() if not (method.draws_a and factor_of(name) == "A")}
+    down = layout_bytes(proxy_layout(with_control(sent, federation.train.control_variates), federation.quantize))
     if federation.mask.hides:
         down += layout_bytes(mask_layout(shapes, federation.mask))
     if spec.model.base.private:
@@ -111,7 +119,7 @@ def plan_simulation(
         clients_per_round=len(chosen),
         clients=_planned(federation, clients, on_progress),
         bytes_down=down,
-        bytes_up=layout_bytes(proxy_layout(shapes, federation.update)),
+        bytes_up=layout_bytes(proxy_layout(trained_shapes(shapes, plan), federation.update)),
         attackers=tuple(sorted(roles.attackers)),
         reference=federation.reference,
     )

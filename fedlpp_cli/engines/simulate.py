@@ -91,6 +91,7 @@ def simulate(  # noqa: PLR0913  # a step has as many settings as its command has
     federation.check_rounds(n_rounds)
     federation.check_states(keep_state=keep_state)
     federation.check_rule()
+    federation.check_method()
     attack = attack.resolved(federation.task) if attack is not None and attack.n_attackers else None
     if attack is not None and federation.mask.client:
         raise UsageError("--attack: simulated attackers know one package for all, and [mask] client gives each its own")
@@ -98,7 +99,7 @@ def simulate(  # noqa: PLR0913  # a step has as many settings as its command has
     if names is not None:
         assign_roles(names, attack=attack, reference=federation.reference, seed=federation.seed)
     run = _run_folder(out)
-    newest = _newest_master(run, federation.seed)
+    newest = _newest_master(run, federation.seed, federation.method)
     if newest is not None:
         check_mark(run, attack)
     if dry_run:
@@ -107,6 +108,7 @@ def simulate(  # noqa: PLR0913  # a step has as many settings as its command has
             clients,
             master=None if newest is None else RoundPaths(run, newest).master,
             base_copy=run / BASE,
+            round_number=newest or 0,
             n_left=max(0, n_rounds - (newest or 0)),
             clients_per_round=clients_per_round,
             attack=attack,
@@ -142,11 +144,11 @@ def _run_folder(out: RefLike) -> Path:
         return place.path
 
 
-def _newest_master(run: Path, seed: int) -> int | None:
+def _newest_master(run: Path, seed: int, method: str) -> int | None:
     """The round of the newest master that is there; None for a run that has none yet.
 
     Raises:
-        LineageError: it was drawn with another seed.
+        LineageError: it was drawn with another seed, or is of another method.
     """
     if not is_run(run):
         return None
@@ -157,6 +159,8 @@ def _newest_master(run: Path, seed: int) -> int | None:
         if master.header.spec.seed != seed:
             found = master.header.spec.seed
             raise LineageError(f"{master.path}: of a federation with seed {found}, not {seed}", hint=f"--seed {found}")
+        if (known := master.header.method) != method:
+            raise LineageError(f"{master.path}: of method {known!r}, not {method!r}", hint=f"--method {known}")
         return master.header.round
 
 
@@ -169,6 +173,8 @@ def _start(federation: FederationSpec, out: Path, on_progress: Progress) -> None
         task=federation.task,
         lora=federation.lora,
         private_base=federation.private_base,
+        method=federation.method,
+        method_options=federation.method_options,
         seed=federation.seed,
         on_progress=on_progress,
     )

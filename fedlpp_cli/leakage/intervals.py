@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from fedlpp_cli.adapters.proxy_tensors import read_parts, shape_of
+from fedlpp_cli.adapters.drawn import is_drawn
+from fedlpp_cli.adapters.proxy_tensors import read_component, read_parts, shape_of
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.quantization.blocks import check_scales
@@ -58,6 +59,9 @@ def read_bounds(proxy: TensorFile[ProxyHeader], component: str) -> Bounds:
         ArtifactError: no such component, or parts that do not fit together.
     """
     shape, spec = shape_of(proxy, component), proxy.header.spec.quantize.of(component)
+    if is_drawn(proxy.header.spec, component):
+        value = read_component(proxy, component)
+        return value, value.clone()
     try:
         return cell(read_parts(proxy, component, shape), shape, spec)
     except ValueError as error:

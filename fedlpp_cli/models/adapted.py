@@ -1,7 +1,7 @@
 """A base model with an adapter on it, whose tensors can be set and read by component name."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,18 @@ class AdaptedModel:
         Raises:
             ModelError: names or shapes that are not this adapter's.
         """
+        self.check_shapes({name: tuple(value.shape) for name, value in values.items()})
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def check_shapes(self, found: Mapping[str, Shape]) -> None:
+        """Refuse components that are not this adapter's.
+
+        Raises:
+            ModelError: naming the first one.
+        """
         expected = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
-        found = {name: tuple(value.shape) for name, value in values.items()}
         if found != expected:
             name = next(name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name))
             raise ModelError(
@@ -105,9 +115,11 @@ class AdaptedModel:
                 f"the base model needs {expected.get(name, 'none')}",
                 hint="is this the base model that the federation agreed on?",
             )
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(values[name])
+
+    def let_train(self, components: Container[str]) -> None:
+        """From now on a backward pass gives gradients to these components, and to no other."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in components)
 
     def values(self) -> dict[str, Tensor]:
         """A float32 copy of every component, on the CPU."""

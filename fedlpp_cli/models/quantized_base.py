@@ -22,7 +22,9 @@ from fedlpp_cli.models.base_folder import CONFIG, TOKENIZER_FILES, check_base, c
 from fedlpp_cli.models.base_plan import BasePlan, plan_base, skipped_modules
 from fedlpp_cli.models.base_tensors import INDEX, WEIGHTS, base_tensors, shards_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry, MasterSpec
+from fedlpp_cli.records.headers import BaseArtifactSpec, BaseHeader, FileEntry
+from fedlpp_cli.records.masters import MasterSpec
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.record import to_plain
 from fedlpp_cli.records.specs import BaseQuantSpec, ModelSpec, WeightRole
 from fedlpp_cli.refs import Ref
@@ -42,6 +44,7 @@ def provide_quantized_base(
     *,
     source: Ref | None,
     out: Ref,
+    method: str = METHOD,
     on_progress: Progress = silent,
 ) -> str:
     """The sha256 of the quantized base of a federation, made at `out` unless it is there already.
@@ -52,6 +55,7 @@ def provide_quantized_base(
         spec: how to round.
         source: the private base itself; needed only when it has to be rounded.
         out: where the artifact goes, or lies.
+        method: of the federation.
         on_progress: told what is going on.
 
     Raises:
@@ -67,7 +71,7 @@ def provide_quantized_base(
         raise UsageError("--base is missing: the private base has not been quantized yet", hint="--base FOLDER")
     folder, _ = store.fetch_model(source)
     with store.destination(out, message="Quantized base model") as place:
-        return quantize_base(folder, master, federation, spec, place.path, on_progress=on_progress)
+        return quantize_base(folder, master, federation, spec, place.path, method=method, on_progress=on_progress)
 
 
 def plan_quantized_base(folder: Path, master: MasterSpec, spec: BaseQuantSpec) -> tuple[BasePlan, Roles]:
@@ -91,6 +95,7 @@ def quantize_base(
     spec: BaseQuantSpec,
     target: Path,
     *,
+    method: str = METHOD,
     on_progress: Progress = silent,
 ) -> str:
     """Round the base in `folder` into the artifact `target`; its sha256. Raises as `provide_quantized_base`."""
@@ -110,6 +115,7 @@ def quantize_base(
             return BaseHeader(
                 federation=federation,
                 round=0,
+                method=method,
                 parents={"master": (federation,)},
                 spec=BaseArtifactSpec(
                     quantize=spec,

@@ -7,7 +7,8 @@ from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.models.quantized_base import plan_quantized_base, quantize_base
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import BaseQuantSpec
 from fedlpp_cli.steps.init import init
 from fedlpp_cli.steps.sizes import planned_base_groups

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.record import Record, to_plain
 from fedlpp_cli.records.settings import Settings
@@ -32,6 +33,7 @@ _DEFAULTS: Final[dict[str, Record]] = {
     "train": TrainSpec(steps=DEFAULT_STEPS),
     "update": FULL_PRECISION,
     "aggregate": AggregateSpec(),
+    "method_options": MethodSpec(),
 }
 
 
@@ -65,6 +67,7 @@ def choice_text(out: Path, federation: FederationSpec, settings: Settings, comme
         "seed": federation.seed,
         "base": None if federation.base is None else _seen_from(out, str(federation.base)),
         "private_base": federation.private_base or None,
+        "method": None if federation.method == METHOD else federation.method,
         "test_data": None if file.test_data is None else _seen_from(out, str(settings.relative(file.test_data))),
         "proxy_rank": None if federation.proxy_rank == federation.lora.rank else federation.proxy_rank,
     }

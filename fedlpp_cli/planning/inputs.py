@@ -75,13 +75,13 @@ def read_inputs(
 def _from_master(federation: FederationSpec, path: Path) -> tuple[FederationSpec, Path, dict[str, Shape], int]:
     """The federation that the master belongs to, and where it stands."""
     with TensorFile(path, MasterHeader) as master:
-        spec, shapes = master.header.spec, components_of(master)
+        spec, shapes, method = master.header.spec, components_of(master), master.header.method
     if spec.model.base.private:
         raise UsageError(f"{path}: a master of a private base; its clients hold a copy of it already", hint="--base")
     model = spec.model
     folder = public_base_folder(model.base, federation.base)
     federation = dataclasses.replace(
         federation, base=federation.base or model.base.hub, private_base=False, seed=spec.seed, task=model.task,
-        lora=model.lora,
+        lora=model.lora, method=method, method_options=spec.method_options,
     )  # fmt: skip
     return federation, folder, shapes, master.header.round

@@ -18,6 +18,7 @@ from fedlpp_cli.engines.client_data import Cut
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.engines.simulate import simulate
 from fedlpp_cli.leakage.averaging import compress, mean_factors, mean_products
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.compute import ComputeSpec
 from fedlpp_cli.records.headers import MasterHeader, ProxyHeader
@@ -108,7 +109,8 @@ def _read(run: Path, federation: FederationSpec, first: int, last: int) -> Playe
     size = max(2, -(-(last - first + 1) // 2))
     proxies = [_proxy(RoundPaths(run, number).proxy) for number in range(last - size + 1, last + 1)]
     weights = [1 / size] * size
-    if federation.aggregate.combine in {"svd", "stack"}:  # factors are new ones each round; their mean means nothing
+    # Where factors are new ones each round, their mean means nothing.
+    if federation.aggregate.combine in {"svd", "stack"} or method_named(federation.method).finish is not None:
         mean = compress(mean_products(proxies, weights), lora.rank)
     else:
         mean = mean_factors(proxies, weights)

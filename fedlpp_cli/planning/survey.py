@@ -12,11 +12,13 @@ from msgspec.structs import replace
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.adapters.ranks import shapes_of_rank
+from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import GateError
 from fedlpp_cli.evaluation.scored import mean_scores
 from fedlpp_cli.leakage.averaging import compress
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.planning.allocation import allocate
 from fedlpp_cli.planning.candidates import WIDTHS, Candidate, Grid, rounding_of
 from fedlpp_cli.planning.probe import Bench, Change, Slope, Values, change, proxy_values
@@ -101,7 +103,9 @@ def sized(candidate: Candidate, federation: FederationSpec, lora: LoraSpec, shap
           base_bytes: Callable[[BaseQuantSpec], int]) -> PlanRow:  # fmt: skip
     """The row of a setting, with what travels."""
     sent = shapes_of_rank(shapes, candidate.rank)
-    down = layout_bytes(proxy_layout(with_control(sent, federation.train.control_variates), candidate.quantize))
+    draws_a = method_named(federation.method).draws_a
+    held = {name: shape for name, shape in sent.items() if not (draws_a and factor_of(name) == "A")}
+    down = layout_bytes(proxy_layout(with_control(held, federation.train.control_variates), candidate.quantize))
     return PlanRow(
         label=candidate.label(lora),
         quantize=candidate.quantize,

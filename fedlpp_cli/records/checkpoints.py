@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fedlpp_cli.records.record import Count, Digest, PartyName, PositiveInt, Record
+from fedlpp_cli.records.methods import Score
+from fedlpp_cli.records.record import Count, Digest, ModuleName, PartyName, PositiveInt, Record
 from fedlpp_cli.records.specs import TrainSpec
 
 PartName = Annotated[str, Meta(pattern=r"^[a-z0-9_]+(\.[A-Za-z0-9_-]+)*$(?!\n)", max_length=256)]
@@ -28,7 +29,8 @@ class TrainingIdentity(Record, frozen=True, kw_only=True):
 class CheckpointSpec(Record, frozen=True, kw_only=True):
     """A training after `n_steps` of its steps.
 
-    Losses and tokens are counted as in the update's metrics. `values`: what its parts hold beside tensors.
+    Losses and tokens are counted as in the update's metrics. `values`: what its parts hold beside tensors. `scores`: of
+    the last step, where the package asks for them.
     """
 
     training: TrainingIdentity
@@ -37,3 +39,4 @@ class CheckpointSpec(Record, frozen=True, kw_only=True):
     loss_first: float
     loss_last: float
     values: dict[PartName, Scalar]
+    scores: dict[ModuleName, Score] = {}

@@ -14,6 +14,15 @@ from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
 from fedlpp_cli.records.checkpoints import CheckpointSpec
 from fedlpp_cli.records.format_version import is_newer_minor
 from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.masters import MasterSpec
+from fedlpp_cli.records.methods import (
+    BOTH,
+    METHOD,
+    DrawnFactors,
+    FactorPlan,
+    MethodName,
+    Score,
+)
 from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.privacy import ExamplePrivacy
 from fedlpp_cli.records.record import (
@@ -22,8 +31,6 @@ from fedlpp_cli.records.record import (
     FileName,
     ModuleName,
     PartyName,
-    PositiveFloat,
-    PositiveInt,
     Record,
     TensorName,
     read_record,
@@ -38,20 +45,17 @@ from fedlpp_cli.records.reports import (  # noqa: F401 - what reports are made o
 )
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
-    AggregateSpec,
     BaseQuantSpec,
     ModelSpec,
     QuantSpec,
     TrainMetrics,
     TrainSpec,
-    WeightRole,
     check_update_rounding,
 )
 from fedlpp_cli.records.transcripts import TranscriptSpec
 from fedlpp_cli.version import __version__
 
 FORMAT: Final = "1.1"
-METHOD: Final = "fedlpp"
 PRODUCER: Final = f"fedlpp {__version__}"
 MAX_HEADER_BYTES: Final = 2 * 2**20
 
@@ -70,7 +74,7 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
     format: str = FORMAT
     federation: Digest | None
     round: Count
-    method: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")] = METHOD
+    method: MethodName = METHOD
     parents: dict[str, tuple[Digest, ...]]
     producer: Annotated[str, Meta(max_length=64)] = PRODUCER
 
@@ -92,28 +96,6 @@ class Header(Record, frozen=True, kw_only=True, tag_field="kind"):
             raise ValueError("federation: the first master's sha256 is needed")
 
 
-class MasterSpec(Record, frozen=True, kw_only=True):
-    """What the owner knows: the model, the seed, and how this master came to be.
-
-    `optimizer_steps` counts those of a server optimizer, whose state lies beside the components; with
-    `control_variates` SCAFFOLD's lie there too. `withheld`: by module, the rank of what was learned and is no part of
-    the factors that clients get (`aggregation/combine.py`). `base_weights` says of
-    a private base's tensors with two dimensions or more what they are to the model, so that the base can be rounded
-    without building the model; None where nobody has looked. `next_clip_norm`: what the next round's updates are cut
-    to, where that follows a quantile of their norms.
-    """
-
-    model: ModelSpec
-    seed: Count
-    quantize: QuantSpec | None
-    aggregate: AggregateSpec | None
-    optimizer_steps: Count = 0
-    control_variates: bool = False
-    withheld: dict[ModuleName, PositiveInt] = {}
-    base_weights: dict[TensorName, WeightRole] | None = None
-    next_clip_norm: PositiveFloat | None = None
-
-
 class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
     """Owner only: the full-precision adapter of a round."""
 
@@ -123,14 +105,17 @@ class MasterHeader(Header, frozen=True, kw_only=True, tag="master"):
 class ProxySpec(Record, frozen=True, kw_only=True):
     """What clients see of the model, and how its tensors were rounded. `shapes`: component to shape.
 
-    The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components. With
-    `mask` rows are missing; `client`: from whom, None for the same from all.
+    The rank in `model` is the master's, or less. With `control_variates` SCAFFOLD's lie beside the components.
+    `factors`: what the round trains, and so what its updates hold. `drawn`: factors A that the proxy does not hold.
+    With `mask` rows are missing; `client`: from whom, None for the same from all.
     """
 
     model: ModelSpec
     quantize: QuantSpec
     shapes: dict[str, Shape]
     control_variates: bool = False
+    factors: FactorPlan = BOTH
+    drawn: DrawnFactors | None = None
     mask: MaskSpec | None = None
     client: PartyName | None = None
 
@@ -196,6 +181,7 @@ class UpdateSpec(Record, frozen=True, kw_only=True):
 
     With `control_variates` it is that of steps along corrected gradients. The change of the client's own is not in it:
     owner and client compute it from the update. `privacy`: what is promised about single rows; None for nothing.
+    `scores`: of each module, where the proxy asks for them.
     """
 
     client: PartyName
@@ -203,6 +189,7 @@ class UpdateSpec(Record, frozen=True, kw_only=True):
     quantize: QuantSpec = FULL_PRECISION
     control_variates: bool = False
     privacy: ExamplePrivacy | None = None
+    scores: dict[ModuleName, Score] = {}
 
     def __post_init__(self) -> None:
         check_update_rounding(self.quantize)

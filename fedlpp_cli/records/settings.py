@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from fedlpp_cli.errors import SettingsError, UsageError
 from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.methods import MethodSpec
 from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.record import Count, PartyName, PositiveInt, Record, RecordT, read_record
 from fedlpp_cli.records.specs import (
@@ -32,6 +33,7 @@ from fedlpp_cli.records.specs import (
 from fedlpp_cli.refs import Ref, parse_ref
 
 SECTIONS: Final[dict[str, type[Record]]] = {
+    "method_options": MethodSpec,
     "task": TaskSpec,
     "lora": LoraSpec,
     "quantize": QuantSpec,
@@ -74,7 +76,9 @@ class FederationFile(Record, frozen=True, kw_only=True):
     seed: Annotated[Count | None, Meta(description="every value drawn depends on it")] = None
     base: Annotated[str | None, Meta(description="the base model: a folder, or hf://owner/repo")] = None
     private_base: Annotated[bool | None, Meta(description="clients only see a quantized copy of the base")] = None
+    method: Annotated[str | None, Meta(description="what the federation goes by; `fedlpp methods` lists them")] = None
     test_data: Annotated[str | None, Meta(description="held-out rows for evaluate")] = None
+    method_options: dict[str, Any] = {}
     proxy_rank: Annotated[
         PositiveInt | None, Meta(description="the rank that clients get; the adapter's where nothing is said")
     ] = None

@@ -18,12 +18,13 @@ from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.run_folder import report_beside
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.finish import finished
+from fedlpp_cli.methods.method import Answers, Asked
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import (
-    MasterHeader,
-    MasterSpec,
-    ReportHeader,
-)
+from fedlpp_cli.records.headers import MasterHeader, ReportHeader
+from fedlpp_cli.records.masters import MasterSpec
+from fedlpp_cli.records.methods import FactorScores
 from fedlpp_cli.records.privacy import ClientPrivacy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.reports import AggregateReport, ClientContribution, RejectedUpdate
@@ -39,7 +40,7 @@ from fedlpp_cli.steps.client_privacy import (
 from fedlpp_cli.steps.inputs import RefLike, federation_of, open_tensors
 from fedlpp_cli.steps.intake import Intake, Rejection, take_in, take_reference
 from fedlpp_cli.steps.packages import OpenPackage
-from fedlpp_cli.steps.sent import check_ranks, open_sent, rate_sum
+from fedlpp_cli.steps.sent_packages import check_ranks, open_sent, rate_sum
 
 
 class AggregateResult(Record, frozen=True, kw_only=True):
@@ -104,8 +105,8 @@ def aggregate(
             copy of another client's.
         GateError: values that are not finite, nothing but zeros, a norm above the package's limit, or too few updates.
         ArtifactError: a damaged file.
-        UsageError: a spec whose parts do not go together, dp-accounting missing where it is needed, or more updates
-            than this system lets a process open.
+        UsageError: a spec whose parts do not go together, or not with the federation's method, dp-accounting missing
+            where it is needed, or more updates than this system lets a process open.
         SecrecyError: `out` is on the Hub.
     """
     if not updates or not packages:
@@ -115,12 +116,14 @@ def aggregate(
     ledger = None if privacy_ledger is None else Path(privacy_ledger)
     with store.destination(target, message="", secret=True, force=force) as place, ExitStack() as files:
         opened = files.enter_context(open_tensors(master, MasterHeader))
-        spec = spec or AggregateSpec()
+        spec, method = spec or AggregateSpec(), method_of(opened.header, source=str(opened.path))
+        method.check(Asked(aggregate=spec))
         if spec.update_rule == 4 and opened.header.round >= (spec.n_rounds or 0):
             raise UsageError(f"--n-rounds {spec.n_rounds}: the master is already of round {opened.header.round}")
         sent = open_sent(files, opened, packages)
         check_options(spec, has_reference=reference is not None)
-        check_mask_options(spec, masked=any(package.proxy.header.spec.mask is not None for package in sent))
+        masked = any(package.proxy.header.spec.mask is not None for package in sent)
+        check_mask_options(spec, masked=masked)
         check_ranks(spec, opened, sent)
         check_client_privacy(spec, sent, ledger=ledger, noise_key=noise_key)
         threads = files.enter_context(one_thread())
@@ -137,7 +140,7 @@ def aggregate(
         header = _next_header(fold, sent)
         layout = fold.layout
         with write_tensors(place.path, header, layout, private=True, force=force) as writer:
-            for number, (name, value) in enumerate(fold.values(), start=1):
+            for number, (name, value) in enumerate(finished(fold.values(), method.finish), start=1):
                 writer.write(name, value)
                 on_progress("aggregating", number, len(layout))
             if noise is not None:
@@ -155,6 +158,7 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
     return MasterHeader(
         federation=federation_of(fold.master),
         round=fold.master.header.round + 1,
+        method=fold.master.header.method,
         parents={
             "master": (fold.master.sha256,),
             "package": tuple(sorted({package.folder.sha256 for package in sent})),
@@ -171,8 +175,19 @@ def _next_header(fold: Fold, sent: Sequence[OpenPackage]) -> MasterHeader:
             control_variates=fold.control is not None,
             base_weights=before.base_weights,
             next_clip_norm=None if fold.noise is None else fold.noise.next_clip_norm(fold.norms),
+            method_options=before.method_options,
+            layer_scores=_layer_scores(fold, sent),
         ),
     )
+
+
+def _layer_scores(fold: Fold, sent: Sequence[OpenPackage]) -> dict[str, FactorScores]:
+    answers = Answers(
+        plan=sent[0].proxy.header.spec.factors,
+        scores=[update.header.spec.scores for update in fold.updates],
+        aggregate=fold.spec,
+    )
+    return method_of(fold.master.header, source=str(fold.master.path)).next_scores(fold.master.header.spec, answers)
 
 
 def _contributions(fold: Fold, products: Sequence[float]) -> tuple[ClientContribution, ...]:
@@ -207,6 +222,7 @@ def _report(
     return ReportHeader(
         federation=header.federation,
         round=header.round,
+        method=header.method,
         parents={"master": (sha256,)},
         spec=AggregateReport(
             aggregate=fold.spec,

@@ -9,15 +9,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from msgspec.structs import replace
 
 from fedlpp_cli.adapters.proxy_tensors import read_update
+from fedlpp_cli.adapters.trained import trained_shapes
 from fedlpp_cli.aggregation.weights import client_weights
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import FedlppError, GateError, UsageError
 from fedlpp_cli.leakage.averaging import Values
 from fedlpp_cli.leakage.knowledge import half_of, packages
 from fedlpp_cli.leakage.replay import Round, replay_rounds
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.records.headers import UpdateHeader
 from fedlpp_cli.records.specs import AggregateSpec
 from fedlpp_cli.steps.audit_attacks import Case, Rows
@@ -87,6 +90,7 @@ def _round(case: Case, number: int, coalition: _Coalition) -> Round:
         UsageError, GateError: it has nothing, or not what it would take.
     """
     spec = _aggregation(case, number)
+    _check_method(case, number, spec)
     known = [update for update in _used(case, number) if coalition.has(update)]
     if not known:
         raise _MissingError(f"none of its updates is of round {number}")
@@ -99,6 +103,20 @@ def _round(case: Case, number: int, coalition: _Coalition) -> Round:
         max_share=spec.max_share,
     )
     return Round(number, case.snapshots[number], [_values(case, number, update) for update in known], weights, spec)
+
+
+def _check_method(case: Case, number: int, spec: AggregateSpec) -> None:
+    """Refuse what a method does with a round that the sum of its updates does not tell.
+
+    Raises:
+        UsageError: factors are made anew, or one of them stays where the owner's step would move it.
+    """
+    proxy = case.history.sent[number].proxy
+    if method_of(proxy.header, source=str(proxy.path)).finish is not None:
+        raise UsageError(f"method {proxy.header.method} makes factors anew each round, which is not replayed")
+    is_whole = trained_shapes(proxy.header.spec.shapes, proxy.header.spec.factors) == proxy.header.spec.shapes
+    if not is_whole and (spec.update_rule, spec.server_optimizer) != (1, "sgd"):
+        raise UsageError("rounds that train one factor are replayed with update rule 1, without a server optimizer")
 
 
 def _aggregation(case: Case, number: int) -> AggregateSpec:
@@ -127,7 +145,11 @@ def _values(case: Case, number: int, update: TensorFile[UpdateHeader]) -> Values
     """What an update says, of the rank of the proxy that it was trained from."""
     newest = case.history.sent[number].proxy.header.spec.shapes
     shapes = case.history.shapes.get(str(update.header.parent("proxy")), newest)
+    moved = trained_shapes(shapes, case.history.sent[number].proxy.header.spec.factors)
     try:
-        return {name: read_update(update, name, shape) for name, shape in shapes.items()}
+        return {
+            name: read_update(update, name, shape) if name in moved else torch.zeros(shape)
+            for name, shape in shapes.items()
+        }
     except FedlppError as error:
         raise _MissingError(f"an update cannot be read: {error}") from None

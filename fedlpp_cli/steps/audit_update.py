@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
+import torch
+
 from fedlpp_cli.adapters.proxy_tensors import check_same_layout, proxy_layout, read_update
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.report_file import write_report
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
@@ -139,10 +142,13 @@ def _open(
     on_progress: Progress,
 ) -> OpenAudit:
     """Update, package, rows and model, known to belong together."""
-    shapes = opened.proxy.header.spec.shapes
+    shapes, trained = opened.proxy.header.spec.shapes, update_shapes(opened.proxy.header.spec)
     check_parent(sent.header, "package", opened.folder.sha256, source=str(sent.path), parent=opened.name)
-    check_same_layout(layout_of(sent.tensors), proxy_layout(shapes, sent.header.spec.quantize), source=str(sent.path))
-    change = {name: read_update(sent, name, tuple(shape)) for name, shape in shapes.items()}
+    check_same_layout(layout_of(sent.tensors), proxy_layout(trained, sent.header.spec.quantize), source=str(sent.path))
+    change = {
+        name: read_update(sent, name, tuple(shape)) if name in trained else torch.zeros(tuple(shape))
+        for name, shape in shapes.items()
+    }
     on_progress("checking base model", 0, 0)
     folder = opened.base_folder(base)
     tokenizer = open_tokenizer(folder)

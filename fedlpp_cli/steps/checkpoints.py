@@ -106,6 +106,7 @@ class Checkpoints:
         self._header = CheckpointHeader(
             federation=manifest.federation,
             round=manifest.round,
+            method=manifest.method,
             parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
             spec=CheckpointSpec(training=training, n_steps=1, n_tokens=0, loss_first=0.0, loss_last=0.0, values={}),
         )
@@ -180,6 +181,7 @@ class Checkpoints:
             loss_first=done.loss_first,
             loss_last=done.loss_last,
             values=dict(held.values),
+            scores=dict(done.scores),
         )
         layout = {name: (_DTYPES[str(tensor.dtype)], tuple(tensor.shape)) for name, tensor in held.tensors.items()}
         with write_tensors(self._path, replace(self._header, spec=spec), layout, private=True, force=True) as writer:
@@ -193,7 +195,7 @@ class Checkpoints:
             if spec.n_steps > training.total:
                 raise ArtifactError(f"{source}: of step {spec.n_steps}, this training has {training.total}")
             held = Held({name: file.read(name) for name in file.tensors}, spec.values)
-            done = TrainedRun(spec.n_steps, spec.n_tokens, spec.loss_first, spec.loss_last)
+            done = TrainedRun(spec.n_steps, spec.n_tokens, spec.loss_first, spec.loss_last, spec.scores)
             put_back(training, held, done, source=source)
 
     @contextlib.contextmanager

@@ -124,7 +124,7 @@ def _told(fold: Fold, charges: Sequence[RoundCharge]) -> ClientPrivacy:
         update_noise_multiplier=six_digits(update_noise_multiplier(spec)),
         clip_norm=noise.clip_norm,
         next_clip_norm=noise.next_clip_norm(fold.norms),
-        noise_norm=six_digits(noise.stddev * math.sqrt(n_parameters(fold.shapes))),
+        noise_norm=six_digits(noise.stddev * math.sqrt(n_parameters(fold.trained))),
         n_releases=len(charges),
         delta=spec.client_delta,
         epsilon=six_digits(epsilon_of([one.spending for one in charges], spec.client_delta)),

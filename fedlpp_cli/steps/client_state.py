@@ -67,6 +67,7 @@ def write_state(path: Path, update: UpdateHeader, update_sha256: str, state: Cli
     header = StateHeader(
         federation=update.federation,
         round=update.round,
+        method=update.method,
         parents={"update": (update_sha256,)},
         spec=StateSpec(client=update.spec.client, control_variates=state.control is not None),
     )

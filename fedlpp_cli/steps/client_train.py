@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.errors import UsageError
@@ -275,7 +276,7 @@ def _result(
     private: PrivateTraining | None = None,
     trusted: Collection[PublicKey] = (),
 ) -> TrainResult:
-    shapes, manifest = opened.proxy.header.spec.shapes, opened.folder.header
+    shapes, manifest = update_shapes(opened.proxy.header.spec), opened.folder.header
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
     n_bytes = layout_bytes(proxy_layout(shapes, manifest.spec.update))
     return TrainResult(

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.folder import MANIFEST
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.models.adapted import AdaptedModel
@@ -111,7 +112,7 @@ def plan_training(
         bytes_down_base=0
         if spec.model.base.private
         else sum((folder / name).stat().st_size for name in spec.model.base.files),
-        bytes_up=layout_bytes(proxy_layout(spec.shapes, manifest.spec.update)),
+        bytes_up=layout_bytes(proxy_layout(update_shapes(spec), manifest.spec.update)),
     )
 
 
@@ -146,6 +147,7 @@ def tried(
             share=local.share,
             make_batches=local.make_batches,
             gradient=gradient,
+            factors=local.package.proxy.header.spec.factors,
         )
     labels = (manifest.federation, manifest.round, client)
     _, relative = count_tokens(examples, recipe, labels, padded=wish.batching == "padded")

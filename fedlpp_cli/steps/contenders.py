@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.peft_format import read_peft
-from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_component
+from fedlpp_cli.adapters.proxy_tensors import check_groups, check_proxy, read_adapter
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -26,6 +26,7 @@ from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, LoraSpec, QuantSpec, TaskSpec
 from fedlpp_cli.records.tensor_groups import spell_widths
@@ -76,6 +77,7 @@ class Line:
     base_quantize: BaseQuantSpec | None
     federation: str | None = None
     round: int = 0
+    method: str = METHOD
     subject: MasterModels | None = None
     _subject_number: int | None = None
     _full: list[tuple[BaseSpec, Path]] = field(default_factory=list)
@@ -94,6 +96,7 @@ class Line:
         if files:
             first = [file for number, file in files if number == files[0][0]]
             self.federation, self.round = federation_of(first[0]), max(file.header.round for file in first)
+            self.method = first[0].header.method
         proxied = {file.header.parent("master") for _, file in files if isinstance(file.header, ProxyHeader)}
         rows: list[Contender] = []
         for one in given:
@@ -156,7 +159,7 @@ class Line:
         seen = self._seen_base(None) if model.base.private else self._full_base(model.base)
 
         def values() -> Mapping[str, Tensor]:
-            return {name: read_component(proxy, name) for name in spec.shapes}
+            return read_adapter(proxy)
 
         def nothing() -> Mapping[str, Tensor]:
             return {name: torch.zeros(shape) for name, shape in spec.shapes.items()}

@@ -12,6 +12,7 @@ from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import TranscriptHeader
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import DEFAULT_STEPS, LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.records.transcripts import DistillationLoss, DistillSpec
@@ -137,6 +138,8 @@ def distill_train(
             place,
             found.model,
             learned.values,
+            method=METHOD,
+            options=MethodSpec(),
             seed=found.seed,
             base_weights=found.base_weights,
             parents=parents if found.master is None else {**parents, "student": (found.master,)},

@@ -177,6 +177,7 @@ def _report(line: Line, task: Task, spec: EvaluateSpec, result: EvaluateResult) 
     return ReportHeader(
         federation=line.federation,
         round=line.round,
+        method=line.method,
         parents={"scored": tuple(sorted({row.artifact for row in result.rows if row.artifact is not None}))},
         spec=EvaluateReport(
             task=task.spec,

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedlpp_cli.adapters.checkpoint_tensors import adapter_parameters
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.drawn import sent_shapes
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.residuals import residual_shapes
 from fedlpp_cli.artifact import store
@@ -99,7 +100,7 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
     elif isinstance(file.header, ProxyHeader):
         spec = file.header.spec
         n_values = n_parameters(spec.shapes)
-        sent = with_control(spec.shapes, spec.control_variates)
+        sent = with_control(sent_shapes(spec), spec.control_variates)
         bits = round(8 * payload / n_parameters(sent), 4) if n_values else None
         groups = adapter_groups(sent, spec.quantize)
     elif isinstance(file.header, TranscriptHeader):

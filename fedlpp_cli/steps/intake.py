@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedlpp_cli.adapters.master_tensors import components_of, master_layout
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.aggregation.copies import find_copies
 from fedlpp_cli.aggregation.gates import Sent, check_duplicates, check_lineage, refuse_all
 from fedlpp_cli.aggregation.norms import update_norm
@@ -95,7 +96,7 @@ def take_in(
                 package = check_lineage(candidate.update, master, federation_of(master), packages)
                 limit = package.manifest.spec.train.max_update_norm
                 with candidate.update.hashing():
-                    norm = update_norm(candidate.update, package.proxy.header.spec.shapes, limit)
+                    norm = update_norm(candidate.update, update_shapes(package.proxy.header.spec), limit)
                 _ = candidate.update.sha256
                 candidate.received = Received(candidate.update, package.proxy, norm)
         except (ArtifactError, LineageError, GateError) as problem:

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.masks import masked_components, read_rows
-from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_component, read_control
+from fedlpp_cli.adapters.proxy_tensors import proxy_layout, read_adapter, read_control
+from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.artifact.tensor_file import write_tensors
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.models.adapted import AdaptedModel
@@ -32,7 +33,7 @@ from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.control_variates import corrections, own_after
 from fedlpp_cli.training.error_feedback import RoundedUpdate, round_visible
-from fedlpp_cli.training.gates import check_trained, check_update, loss_warning
+from fedlpp_cli.training.gates import check_trained, check_untrained, check_update, loss_warning
 from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
 from fedlpp_cli.training.limits import check_fits
 from fedlpp_cli.training.loop import TrainedRun, Watch, guessing_loss, train
@@ -91,10 +92,12 @@ def open_round(
     """Read the proxy, and find out how examples may go through the model.
 
     Raises:
-        ArtifactError: parts of a component that do not fit together.
+        ArtifactError: parts of a component that do not fit together, or drawn values that are not the owner's.
+        ModelError: a base model that has not the adapter's layers in these shapes.
         UsageError: a `batching` that this model has no use for.
     """
-    start = {name: read_component(package.proxy, name) for name in package.proxy.header.spec.shapes}
+    adapted.check_shapes(package.proxy.header.spec.shapes)
+    start = read_adapter(package.proxy)
     control = {name: value for name in start if (value := read_control(package.proxy, name)) is not None}
     make_batches = batch_maker(batching, adapted, task)
     return LocalRound(package, task, adapted, start, control or None, make_batches, share, _visible(package))
@@ -154,22 +157,28 @@ def train_update(
             labels=(manifest.federation, manifest.round, client, *(private.labels if private else ())),
             gradient=gradient,
             sampler=sampler,
+            factors=opened.package.proxy.header.spec.factors,
             share=opened.share,
             on_step=lambda done: on_progress(f"training, loss {done.loss:.4f}{epsilon}", done.step, done.total),
             watches=(only_visible(opened.visible), *watches),
         )
     delta = {name: value - opened.start[name] for name, value in opened.adapted.values().items()}
     check_trained(delta)
-    rounded = round_visible(delta, manifest.spec.update, state.residual if state else None, opened.visible)
+    shapes = update_shapes(opened.package.proxy.header.spec)
+    check_untrained(delta, shapes)
+    residual = {} if state is None else state.residual
+    rounded = round_visible({name: delta[name] for name in shapes}, manifest.spec.update, residual, opened.visible)
+    # What rounding took from a factor waits until the factor travels again.
+    waiting = {name: residual.get(name, torch.zeros_like(value)) for name, value in delta.items()}
     norm = check_update(rounded.values, manifest.spec.train.max_update_norm)
     metrics = _metrics(len(examples), run, norm, tells_losses=private is None)
     if manifest.spec.train.control_variates:
         own = own_after(own, opened.control, rounded.values, learning_rate_sum(manifest.spec.train, run.n_steps))
-    header, shapes = _header(opened.package, client, metrics), opened.package.proxy.header.spec.shapes
+    header = _header(opened.package, client, metrics, run.scores)
     if private is not None:
         header = replace(header, spec=replace(header.spec, privacy=private.privacy))
     warnings = _warnings(opened, len(examples), run, private)
-    return TrainedUpdate(header, shapes, rounded, ClientState(rounded.residual, own), warnings)
+    return TrainedUpdate(header, shapes, rounded, ClientState(waiting | rounded.residual, own), warnings)
 
 
 def foresee_again(trained: TrainedUpdate, private: PrivateTraining) -> TrainedUpdate:
@@ -248,16 +257,18 @@ def _metrics(n_examples: int, run: TrainedRun, norm: float, *, tells_losses: boo
     )
 
 
-def _header(package: OpenPackage, client: str, metrics: TrainMetrics) -> UpdateHeader:
+def _header(package: OpenPackage, client: str, metrics: TrainMetrics, scores: Mapping[str, float]) -> UpdateHeader:
     manifest = package.folder.header
     return UpdateHeader(
         federation=manifest.federation,
         round=manifest.round,
+        method=manifest.method,
         parents={"package": (package.folder.sha256,), "proxy": (package.proxy.sha256,)},
         spec=UpdateSpec(
             client=client,
             metrics=metrics,
             quantize=manifest.spec.update,
             control_variates=manifest.spec.train.control_variates,
+            scores=dict(scores),
         ),
     )

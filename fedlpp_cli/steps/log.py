@@ -38,10 +38,11 @@ class LogEntry(Record, frozen=True, kw_only=True):
 
 
 class LogResult(Record, frozen=True, kw_only=True):
-    """The chain, oldest round first; every master that is there names the one before it."""
+    """The chain, oldest round first; every master that is there names the one before it, and all are of one method."""
 
     path: str
     federation: str | None
+    method: str | None
     rounds: tuple[LogEntry, ...]
 
 
@@ -58,29 +59,33 @@ def log(run: RefLike) -> LogResult:
     """
     entries: list[LogEntry] = []
     federation: str | None = None
+    method: str | None = None
     for folder in scan_run(store.fetch(parse_ref(run), skip=("*/base/*",))):
-        entry, stated = _entry(folder, entries[-1] if entries else None)
+        entry, stated, own = _entry(folder, entries[-1] if entries else None)
         if federation is not None and stated is not None and stated != federation:
             raise LineageError(
                 f"{folder.path}: of federation {stated[:12]}…, the rounds before are of {federation[:12]}…"
             )
-        federation = federation or stated
+        if method is not None and own is not None and own != method:
+            raise LineageError(f"{folder.path}: of method {own!r}, the rounds before are of {method!r}")
+        federation, method = federation or stated, method or own
         entries.append(entry)
-    return LogResult(path=str(run), federation=federation, rounds=tuple(entries))
+    return LogResult(path=str(run), federation=federation, method=method, rounds=tuple(entries))
 
 
-def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str | None]:
-    master = federation = quantize = rule = bytes_down = None
+def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str | None, str | None]:
+    """The round, and which federation and method its artifacts say they are of."""
+    master = federation = method = quantize = rule = bytes_down = None
     if folder.master is not None:
         with TensorFile(folder.master, MasterHeader) as file:
-            master, federation = file.sha256, file.header.federation or file.sha256
+            master, federation, method = file.sha256, file.header.federation or file.sha256, file.header.method
             if before is not None and before.master is not None and file.header.parent("master") != before.master:
                 raise LineageError(f"{folder.master}: was not made from the master of round {before.round}")
             rule = file.header.spec.aggregate.update_rule if file.header.spec.aggregate else None
     if folder.some_package is not None:
         with TensorFile(folder.some_package / PROXY, ProxyHeader) as proxy:
             quantize = proxy.header.spec.quantize
-            federation = federation or proxy.header.federation
+            federation, method = federation or proxy.header.federation, method or proxy.header.method
         packages = [folder.package] if folder.package is not None else list(folder.packages.values())
         bytes_down = max(_size(package) for package in packages)
     updates = []
@@ -102,7 +107,7 @@ def _entry(folder: RoundFolder, before: LogEntry | None) -> tuple[LogEntry, str 
         bytes_up=max((n_bytes for _, n_bytes in updates), default=None),
         update_rule=rule,
     )
-    return entry, federation
+    return entry, federation, method
 
 
 def _size(folder: Path) -> int:

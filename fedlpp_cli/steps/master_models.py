@@ -6,10 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fedlpp_cli.adapters.drawn import drawn_of
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.ranks import lora_of_rank
+from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact.tensor_file import TensorFile
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import MasterHeader
@@ -44,8 +47,14 @@ class MasterModels:
         return first_values(self.full, self.model.task, self.model.lora, seed=self.file.header.spec.seed)
 
     def rounded(self) -> Mapping[str, Tensor]:
-        """The proxy."""
-        return {name: round_tensor(self.file.read(name), self.quantize, name=name) for name in components_of(self.file)}
+        """The proxy; factors A that clients draw are what they are."""
+        is_drawn = method_of(self.file.header, source=str(self.file.path)).draws_a and drawn_of(self.file) is not None
+        return {
+            name: self.file.read(name)
+            if is_drawn and factor_of(name) == "A"
+            else round_tensor(self.file.read(name), self.quantize, name=name)
+            for name in components_of(self.file)
+        }
 
     def central(self) -> Mapping[str, Tensor]:
         """The owner's adapter, of `central_lora`."""

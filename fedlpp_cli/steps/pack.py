@@ -19,6 +19,8 @@ from fedlpp_cli.artifact.release_ledger import (
 )
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import DigestError, LineageError, SecrecyError, UsageError
+from fedlpp_cli.methods.method import Asked
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.records.headers import (
     BaseHeader,
     FileEntry,
@@ -84,7 +86,7 @@ def pack(
         SecondReleaseError: another proxy of the same master, or another copy of the same private base, was released.
         UsageError: a private base without `base_artifact`; updates rounded in another way than to the nearest level; a
             proxy with control variates and a recipe without; a proxy of another client; a recipe with control variates
-            for a proxy with masks; one key twice.
+            for a proxy with masks; one key twice; what the federation's method does not go with.
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
@@ -93,6 +95,7 @@ def pack(
         raise UsageError("--sign: the same key twice")
     train, update = train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION
     with _open_proxy(proxy) as opened:
+        method_of(opened.header, source=str(opened.path)).check(Asked(train=train, update=update))
         spec = _spec(_client_of(opened, client), train, update)
         if opened.header.spec.control_variates and not spec.train.control_variates:
             raise UsageError(
@@ -195,6 +198,7 @@ def _manifest_for(
         return PackageHeader(
             federation=proxy.header.federation,
             round=proxy.header.round,
+            method=proxy.header.method,
             parents=parents,
             spec=spec,
             files=files,

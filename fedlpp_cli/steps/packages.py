@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlpp_cli.adapters.proxy_tensors import check_proxy
+from fedlpp_cli.adapters.trained import check_plan
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact, open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError
 from fedlpp_cli.records.headers import BaseHeader, PackageHeader, ProxyHeader
 from fedlpp_cli.records.keys import PublicKey
+from fedlpp_cli.records.methods import BOTH
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, check_parent, public_base_folder
 
@@ -52,12 +54,16 @@ class OpenPackage:
 
 
 def check_asked(package: PackageHeader, proxy: ProxyHeader, *, source: str) -> None:
-    """Refuse a package with control variates that nobody would use, or with masks that are not its client's.
+    """Refuse a package with control variates that nobody would use, factors that do not all move, or others' masks.
 
     Raises:
-        LineageError: the proxy holds control variates and the recipe does not ask for them; it is another client's; it
-            has masks, and the recipe asks for control variates.
+        LineageError: the proxy holds control variates, the recipe does not ask for them; the recipe asks for them, and
+            the proxy does not train both factors, or has masks; a plan that is not about the proxy's modules; the proxy
+            is another client's.
     """
+    check_plan(proxy.spec.factors, proxy.spec.shapes, source=source)
+    if package.spec.train.control_variates and proxy.spec.factors != BOTH:
+        raise LineageError(f"{source}: its recipe asks for control variates, its proxy does not train both factors")
     if proxy.spec.client not in (None, package.spec.client):
         raise LineageError(f"{source}: its proxy is for client {proxy.spec.client!r}, not {package.spec.client!r}")
     if proxy.spec.mask is not None and package.spec.train.control_variates:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.drawn import drawn_of, sent_shapes
 from fedlpp_cli.adapters.masks import mask_layout, pack_rows, visible_name, visible_share
 from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.proxy_tensors import check_groups, tensor_name, whole_layout
@@ -18,6 +19,8 @@ from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_bytes, write_tensors
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.methods.method import Asked, Method
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.quantized_base import plan_quantized_base, provide_quantized_base
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.quantization.hidden_rows import hide_rows
@@ -99,28 +102,31 @@ def quantize(
         GateError: a weight that is not finite.
         UsageError: a private base without `base_out`; a rank that is not one to the master's; a group of tensors that
             the adapter has not; a mask without its client, or the other way round, or of what has no factors, or with
-            control variates.
+            control variates; what the federation's method does not go with.
+        LineageError: a method that this version does not know.
         ModelError: `base` is not the base of this federation.
     """
     spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
+        method = method_of(opened.header, source=str(opened.path))
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
         rank, mask = _check_rank(opened, rank), check_mask(opened, mask, client)
+        method.check(Asked(quantize=spec, mask=mask))
         shapes = shapes_of_rank(components_of(opened), rank)
         check_groups(shapes, spec)
         _check_block(shapes, spec)
-        sent = _proxy_spec(opened, spec, rank, mask, client)
+        sent = _proxy_spec(opened, method, spec, rank, mask, client)
         told = partial(_result, opened, sent)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
-            groups = adapter_groups(_sent(opened, rank), spec, _errors(opened, spec, rank, on_progress))
+            groups = adapter_groups(_travelling(sent), spec, _errors(opened, sent, on_progress))
             if is_private:
                 groups += _groups_of_base(opened, base_ref, parse_ref(str(base_out)), base_spec)
             base_path = base_out if is_private else None
             return told(groups, path=str(out), sha256=None, base=base_path)
-        groups, base_sha256 = adapter_groups(_sent(opened, rank), spec), None
+        groups, base_sha256 = adapter_groups(_travelling(sent), spec), None
         if is_private:
             base_sha256 = provide_quantized_base(
                 opened.header.spec,
@@ -128,6 +134,7 @@ def quantize(
                 base_spec,
                 source=base_ref,
                 out=parse_ref(str(base_out)),
+                method=opened.header.method,
                 on_progress=on_progress,
             )
             groups += _groups_of_base(opened, None, parse_ref(str(base_out)), base_spec)
@@ -158,9 +165,9 @@ def _check_block(shapes: Mapping[str, Shape], spec: QuantSpec) -> None:
         )
 
 
-def _sent(master: TensorFile[MasterHeader], rank: int) -> dict[str, Shape]:
-    """Name to shape of all that clients get to see, rounded."""
-    return with_control(shapes_of_rank(components_of(master), rank), master.header.spec.control_variates)
+def _travelling(spec: ProxySpec) -> dict[str, Shape]:
+    """Name to shape of all that clients get, rounded."""
+    return with_control(sent_shapes(spec), spec.control_variates)
 
 
 def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank: int) -> Tensor:
@@ -175,14 +182,13 @@ def _to_round(master: TensorFile[MasterHeader], name: str, spec: QuantSpec, rank
     return value if cut is value else first_terms(name, round_tensor(value, spec, name=name), rank)
 
 
-def _errors(
-    master: TensorFile[MasterHeader], spec: QuantSpec, rank: int, on_progress: Progress
-) -> dict[str, tuple[float, float]]:
+def _errors(master: TensorFile[MasterHeader], spec: ProxySpec, on_progress: Progress) -> dict[str, tuple[float, float]]:
     """Name to (||Q(x) - x||^2, ||x||^2)."""
-    found, names = {}, _sent(master, rank)
+    found, names, rank = {}, _travelling(spec), spec.model.lora.rank
     for number, name in enumerate(names, start=1):
         value = first_terms(name, master.read(name), rank)
-        off = round_tensor(_to_round(master, name, spec, rank), spec, name=name).double() - value.double()
+        off = round_tensor(_to_round(master, name, spec.quantize, rank), spec.quantize, name=name).double()
+        off -= value.double()
         found[name] = (float(off.square().sum()), float(value.double().square().sum()))
         on_progress("measuring errors", number, len(names))
     return found
@@ -201,13 +207,20 @@ def _groups_of_base(
 
 
 def _proxy_spec(
-    master: TensorFile[MasterHeader], spec: QuantSpec, rank: int, mask: MaskSpec | None, client: str | None
+    master: TensorFile[MasterHeader],
+    method: Method,
+    spec: QuantSpec,
+    rank: int,
+    mask: MaskSpec | None,
+    client: str | None,
 ) -> ProxySpec:
     return ProxySpec(
         model=_seen_by_clients(master.header.spec.model, rank),
         quantize=spec,
         shapes=shapes_of_rank(components_of(master), rank),
         control_variates=master.header.spec.control_variates,
+        factors=method.plan(master.header.spec, master.header.round),
+        drawn=drawn_of(master) if method.draws_a else None,
         mask=mask,
         client=client,
     )
@@ -222,23 +235,23 @@ def _write_proxy(
     force: bool,
     on_progress: Progress,
 ) -> None:
-    rank = spec.model.lora.rank
-    sent, masks = _sent(master, rank), masks_of(master, spec)
+    rank, travelling, masks = spec.model.lora.rank, _travelling(spec), masks_of(master, spec)
     header = ProxyHeader(
         federation=federation_of(master),
         round=master.header.round,
+        method=master.header.method,
         parents={"master": (master.sha256,), **({"base": (base_sha256,)} if base_sha256 else {})},
         spec=spec,
     )
     with write_tensors(place.path, header, whole_layout(spec), force=force) as writer:
-        for number, (name, shape) in enumerate(sent.items(), start=1):
+        for number, (name, shape) in enumerate(travelling.items(), start=1):
             rounding = spec.quantize.of(name)
             parts = quantize_tensor(_to_round(master, name, spec.quantize, rank), rounding, name=name)
             if name in masks:
                 parts = hide_rows(parts, torch.from_numpy(masks[name]), shape, rounding)
             for part, tensor in parts.items():
                 writer.write(tensor_name(name, part), tensor)
-            on_progress("quantizing adapter", number, len(sent))
+            on_progress("quantizing adapter", number, len(travelling))
         for name, rows in masks.items():
             writer.write(visible_name(name), torch.from_numpy(pack_rows(rows)))
 
@@ -275,7 +288,7 @@ def _result(
         n_parameters=n_values,
         n_bytes=n_bytes,
         n_bytes_fp16=2 * n_values,
-        bits_per_parameter=round(8 * n_bytes / n_parameters(_sent(master, rank)), 4),
+        bits_per_parameter=round(8 * n_bytes / n_parameters(_travelling(spec)), 4),
         base=None if base is None else str(base),
         control_variates=spec.control_variates,
         mask=spec.mask,

@@ -8,7 +8,8 @@ from typing import Final
 from fedlpp_cli.adapters.master_tensors import components_of, steps_after
 from fedlpp_cli.adapters.proxy_tensors import check_proxy, check_same_layout, proxy_layout
 from fedlpp_cli.adapters.residuals import check_state, residual_shapes
-from fedlpp_cli.aggregation.gates import check_answers
+from fedlpp_cli.adapters.trained import update_shapes
+from fedlpp_cli.aggregation.gates import check_answers, check_scores
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
 from fedlpp_cli.artifact.opening import open_any
@@ -206,6 +207,9 @@ def _check_pair(child: _Seen, role: str, parent: _Seen) -> None:
         return
     if parent.federation != child.federation and child.header.kind != "report":
         raise LineageError(f"{child.path} and its {role} {parent.path} are of different federations")
+    if parent.header.method != child.header.method and child.header.kind != "report":
+        ours, theirs = child.header.method, parent.header.method
+        raise LineageError(f"{child.path} is of method {ours!r}, its {role} {parent.path} of {theirs!r}")
     if role in _ROLES - {"base"} and child.header.kind not in {"base", "report"} and parent.header.round != expected:
         raise LineageError(f"{child.path}: its {role} {parent.path} is of round {parent.header.round}, not {expected}")
     _check_contents(child, parent)
@@ -225,13 +229,15 @@ def _check_contents(child: _Seen, parent: _Seen) -> None:
     elif isinstance(made, UpdateHeader) and isinstance(origin, PackageHeader):
         check_answers(made, origin, source=source)
     elif isinstance(made, UpdateHeader) and isinstance(origin, ProxyHeader):
-        check_same_layout(child.layout, proxy_layout(origin.spec.shapes, made.spec.quantize), source=source)
+        check_scores(made, origin, source=source)
+        check_same_layout(child.layout, proxy_layout(update_shapes(origin.spec), made.spec.quantize), source=source)
     elif isinstance(made, StateHeader) and isinstance(origin, UpdateHeader):
         if made.spec.client != origin.spec.client:
             raise LineageError(
                 f"{source}: of client {made.spec.client!r}, its update {parent.path} of {origin.spec.client!r}"
             )
-        if proxy_layout(residual_shapes(child.layout), origin.spec.quantize) != parent.layout:
+        # A state has all components, an update those that its round trains.
+        if not parent.layout.items() <= proxy_layout(residual_shapes(child.layout), origin.spec.quantize).items():
             raise LineageError(f"{source}: its residuals do not fit the tensors of its update {parent.path}")
         _check_control(source, made.spec.control_variates, parent, origin.spec.control_variates)
 

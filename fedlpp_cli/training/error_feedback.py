@@ -42,7 +42,7 @@ def round_update(
     Args:
         delta: trained adapter minus proxy, float32 by component.
         spec: how the package asks for updates.
-        residual: of this client's last round, float32 of the same shapes; None for none.
+        residual: of this client's earlier rounds, float32 of the same shapes; what is not in it has none.
 
     Raises:
         GateError: a value that is not finite, or too large for an fp16 scale.
@@ -50,7 +50,7 @@ def round_update(
     result = RoundedUpdate({}, {}, {})
     for name, value in delta.items():
         # The sum in float64: what float32 would round off goes into the residual too.
-        wanted = value.double() if residual is None else value.double() + residual[name].double()
+        wanted = value.double() + residual[name].double() if residual and name in residual else value.double()
         parts = _quantize(wanted.float(), spec, name=name)
         sent = dequantize_tensor(parts, tuple(value.shape), spec)
         result.parts.update({tensor_name(name, part): tensor for part, tensor in parts.items()})
@@ -62,7 +62,7 @@ def round_update(
 def round_visible(
     delta: Mapping[str, Tensor],
     spec: QuantSpec,
-    residual: Mapping[str, Tensor] | None,
+    residual: Mapping[str, Tensor],
     visible: Mapping[str, Tensor],
 ) -> RoundedUpdate:
     """As `round_update`; the residual of rows that this package hides is kept for a round that does not hide them.
@@ -70,12 +70,11 @@ def round_visible(
     Args:
         delta: zero in hidden rows.
         spec: how the package asks for updates.
-        residual: of this client's last round; None for none.
+        residual: of this client's earlier rounds, as `round_update`.
         visible: component to which of its rows are there, bool `(rows,)`; a component without masks is not in it.
+            Those that do not travel now are not looked at.
     """
-    if residual is None or not visible:
-        return round_update(delta, spec, residual)
-    masks = {name: rows.unsqueeze(1) for name, rows in visible.items()}
+    masks = {name: rows.unsqueeze(1) for name, rows in visible.items() if name in delta and name in residual}
     due = {name: value.where(masks[name], 0.0) if name in masks else value for name, value in residual.items()}
     rounded = round_update(delta, spec, due)
     for name, mask in masks.items():

@@ -66,6 +66,8 @@ class ExampleGradients:
 
     @torch.no_grad()
     def _catch(self, layer: Any, entered: Tensor, gradient: Tensor) -> None:
+        if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+            return
         if len(entered) != self._n_examples:
             raise ModelError(f"a layer sees {len(entered)} rows where there are {self._n_examples} examples")
         # In float32 whatever autocast computes in: what is measured must be what is added.

@@ -1,7 +1,7 @@
 """What must be true of a trained adapter before anything is written. A failed training never becomes an update."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -107,6 +107,21 @@ def check_trained(delta: Mapping[str, Tensor]) -> None:
             raise GateError(f"{name}: not finite after training; nothing was written")
     if not any(bool(tensor.any()) for tensor in delta.values()):
         raise GateError("training changed no weight; nothing was written", hint="is the learning rate too small?")
+
+
+def check_untrained(delta: Mapping[str, Tensor], trained: Container[str]) -> None:
+    """Refuse an adapter in which something has moved that the round does not train; not one bit may have.
+
+    Args:
+        delta: trained adapter minus proxy, by component.
+        trained: the components that may have moved.
+
+    Raises:
+        GateError: naming the component.
+    """
+    for name, tensor in delta.items():
+        if name not in trained and bool((tensor != 0).any()):
+            raise GateError(f"{name}: it moved in a round that does not train it; nothing was written")
 
 
 def check_update(update: Mapping[str, Tensor], max_update_norm: float | None) -> float:

@@ -27,15 +27,16 @@ class StepGradient:
     """What is known once the gradients are there.
 
     `loss`: mean over the step's targets (tokens, or texts), without any term that is not about the data. `norm`: L2
-    norm of the whole gradient before clipping.
+    norm of the whole gradient before clipping. `noise_stddev`: of the noise in each of its values, 0 for none.
     """
 
     loss: float
     norm: float
+    noise_stddev: float = 0.0
 
 
 class Gradient(Protocol):
-    """Sets `grad` of every trainable tensor."""
+    """Sets `grad` of every tensor that requires a gradient in this step, and leaves the others without."""
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """The gradient of a step over all `batches` together."""

@@ -2,22 +2,26 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+from fedlpp_cli.adapters.trained import trained_at
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.randomness import seed_for
+from fedlpp_cli.records.methods import BOTH, FactorPlan
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gates import LossGate, check_moved
-from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient
+from fedlpp_cli.training.gradient_scores import gradient_scores
+from fedlpp_cli.training.gradients import WHOLE, Gradient, MeanGradient, StepGradient
 from fedlpp_cli.training.sampling import Sampler, ShuffledPasses
 from fedlpp_cli.training.schedule import learning_rate_factor, n_steps
 from fedlpp_cli.training.shares import Share
+from fedlpp_cli.training.smoothing import smooth_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,15 @@ Watch = Callable[["Training"], AbstractContextManager[OnStep]]
 class TrainedRun:
     """How far a training is. Losses are means over the targets (tokens, or texts) of the first and the last step.
 
-    FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is.
+    FedProx's term is not in them: they are about the data, as those of `evaluate`, whatever `proximal_mu` is. `scores`:
+    of each module after the last step, where the plan of factors asks for them.
     """
 
     n_steps: int
     n_tokens: int
     loss_first: float
     loss_last: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Training:
@@ -68,6 +74,7 @@ class Training:
         labels: tuple[object, ...],
         gradient: Gradient | None = None,
         sampler: Sampler | None = None,
+        factors: FactorPlan = BOTH,
     ) -> None:
         """Nothing moves yet.
 
@@ -79,8 +86,9 @@ class Training:
             labels: names of the random streams: federation, round, client.
             gradient: how a step's gradient is made; `MeanGradient` where nothing else is asked for.
             sampler: which examples a step takes; `ShuffledPasses` where nothing else is asked for.
+            factors: which components a step moves.
         """
-        self.adapted, self.spec, self.labels = adapted, spec, labels
+        self.adapted, self.spec, self.labels, self._factors = adapted, spec, labels, factors
         self.total = n_steps(spec, len(examples))
         self.optimizer = _optimizer(list(adapted.parameters.values()), spec)
         self.done = TrainedRun(0, 0, 0.0, 0.0)
@@ -97,7 +105,7 @@ class Training:
                 everything is as before.
         """
         steps = self.sampler.steps_from(self.done.n_steps)
-        with _training_mode(self.adapted.model):
+        with _training_mode(self.adapted):
             for step in range(self.done.n_steps, self.total):
                 on_step(self._step(step, next(steps)))
         return self.done
@@ -107,8 +115,11 @@ class Training:
         learning_rate = self.spec.learning_rate * learning_rate_factor(self.spec, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.adapted.let_train(trained_at(self.adapted.parameters, self._factors, step))
         made = self.gradient.compute(chosen)
         self.gate.check(made, step + 1)
+        if self._factors.smooth_gradients:
+            smooth_gradients(self.adapted.parameters)
         self._move(is_first=step == 0, norm=made.norm)
         n_tokens = sum(len(example.input_ids) for batch in chosen for example in batch)
         self.done = replace(
@@ -117,8 +128,12 @@ class Training:
             n_tokens=self.done.n_tokens + n_tokens,
             loss_first=self.done.loss_first if step else made.loss,
             loss_last=made.loss,
+            scores=self._scores(made) if step + 1 == self.total else {},
         )
         return StepDone(step + 1, self.total, made.loss, made.norm, learning_rate, n_tokens)
+
+    def _scores(self, made: StepGradient) -> dict[str, float]:
+        return gradient_scores(self.adapted.parameters, made.noise_stddev) if self._factors.scores else {}
 
     def _move(self, *, is_first: bool, norm: float) -> None:
         before = [parameter.detach().clone() for parameter in self.adapted.parameters.values() if is_first]
@@ -136,6 +151,7 @@ def train(
     labels: tuple[object, ...],
     gradient: Gradient | None = None,
     sampler: Sampler | None = None,
+    factors: FactorPlan = BOTH,
     share: Share = WHOLE,
     on_step: OnStep = lambda done: None,
     watches: Sequence[Watch] = (),
@@ -147,7 +163,9 @@ def train(
     batches draw dropout of their own.
     """
     with seeded((*labels, *share.stream)), ExitStack() as entered:
-        training = Training(adapted, task, examples, spec, labels=labels, gradient=gradient, sampler=sampler)
+        training = Training(
+            adapted, task, examples, spec, labels=labels, gradient=gradient, sampler=sampler, factors=factors
+        )
         inner_first = [entered.enter_context(watch(training)) for watch in watches][::-1]
 
         def tell(done: StepDone) -> None:
@@ -182,9 +200,10 @@ def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.O
 
 
 @contextlib.contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
-    model.train()
+def _training_mode(adapted: AdaptedModel) -> Iterator[None]:
+    adapted.model.train()
     try:
         yield
     finally:
-        model.eval()
+        adapted.model.eval()
+        adapted.let_train(adapted.parameters)

@@ -59,22 +59,22 @@ class PrivateGradient:
 
     def compute(self, batches: Sequence[Chosen]) -> StepGradient:
         """As `Gradient`. The loss is the client's own to see; that of a step without examples is the last one."""
-        sums = {
-            name: torch.zeros(parameter.shape, dtype=torch.float64)
-            for name, parameter in self._adapted.parameters.items()
-        }
+        moving = {name: parameter for name, parameter in self._adapted.parameters.items() if parameter.requires_grad}
+        sums = {name: torch.zeros(parameter.shape, dtype=torch.float64) for name, parameter in moving.items()}
         losses = [self._add_clipped(examples, sums) for examples in batches]
         n_examples = sum(map(len, batches))
         self._loss = sum(losses) / n_examples if n_examples else self._loss
         square = 0.0
-        for name, parameter in self._adapted.parameters.items():
+        for parameter in self._adapted.parameters.values():
+            parameter.grad = None
+        for name, parameter in moving.items():
             noise = torch.from_numpy(self._stream.gaussians(parameter.numel(), "noise", self.step, name))
             total = sums[name] + self._noise * noise.reshape(parameter.shape)
             parameter.grad = (total / self._expected).to(parameter.device, parameter.dtype)
             square += parameter.grad.double().square().sum().item()
         self._proximal.add_gradient()
         self.step += 1
-        return StepGradient(self._loss, square**0.5)
+        return StepGradient(self._loss, square**0.5, self._noise / self._expected)
 
     def held(self) -> Held:
         """The key, the number of the next step, the last loss."""
@@ -101,7 +101,8 @@ class PrivateGradient:
         loss.backward()  # type: ignore[no-untyped-call]
         norms = self._examples.squared_norms().sqrt()
         weights = (self._bound * _ROOM / norms).clamp(max=1.0)  # a norm of 0 gives 1
-        for name, parameter in self._adapted.parameters.items():
+        for name in sums:
+            parameter = self._adapted.parameters[name]
             found = self._examples.weighted_sum(parameter, weights)
             if found is not None:
                 sums[name] += found

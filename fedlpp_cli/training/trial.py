@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.free_memory import forget_peak, peak_memory
+from fedlpp_cli.records.methods import BOTH, FactorPlan
 from fedlpp_cli.records.specs import TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.batching import MakeBatches
@@ -58,10 +59,11 @@ def try_steps(
     share: Share,
     make_batches: MakeBatches | None = None,
     gradient: Gradient | None = None,
+    factors: FactorPlan = BOTH,
 ) -> Trial:
     """Make `n_trials` steps and one before them that is not timed, then put the adapter back.
 
-    `gradient` is how one comes about; None for that of the mean loss.
+    `gradient` is how one comes about; None for that of the mean loss. `factors` are the package's.
     The generators, too, are given back as they were. Raises as `Training.run`.
     """
     start = adapted.values()
@@ -77,6 +79,7 @@ def try_steps(
                 adapted, task, examples, trial, labels=("trial",),
                 gradient=gradient or MeanGradient(adapted, task, trial, share=share, make_batches=make_batches),
                 sampler=LongestFirst(examples, trial),
+                factors=factors,
             )  # fmt: skip
             training.run(lambda done: ended.append(time.perf_counter()))
     finally:

@@ -15,11 +15,11 @@ from fedlpp_cli.version import __version__
 
 COMMANDS = (
     "init", "import", "quantize", "pack", "client-train", "budget", "aggregate", "simulate", "evaluate", "audit",
-    "export", "plan", "keygen", "inspect", "verify", "status", "log", "report",
+    "export", "plan", "keygen", "methods", "inspect", "verify", "status", "log", "report",
     "distill publish", "distill train",
 )  # fmt: skip
 # The keys of `data` for each command: more may come, none may go.
-_MASTER = "path sha256 federation model_type private_base n_layers n_parameters modules_to_save"
+_MASTER = "path sha256 federation method model_type private_base n_layers n_parameters modules_to_save"
 DATA_KEYS = {
     "init": _MASTER,
     "import": _MASTER,
@@ -53,7 +53,8 @@ DATA_KEYS = {
     "inspect": "path kind sha256 n_bytes header tensors files n_parameters bits_per_parameter unquantized signers",
     "verify": "artifacts missing reruns",
     "status": "path federation round n_finished has_master has_proxy has_package updates missing states next",
-    "log": "path federation rounds",
+    "log": "path federation method rounds",
+    "methods": "methods",
     "report": "path plots federation n_bytes sections figures missing",
 }
 KEY = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
@@ -122,6 +123,7 @@ def calls(played, llama, tmp_path):
         "export": [played.master(1), "--out", out / "peft"],
         "import": [out / "peft", "--base", llama, "--max-length", 32, "--out", out / "imported.safetensors"],
         "keygen": ["--name", "clinic", "--no-passphrase", "--out", out / "clinic.pem"],
+        "methods": [],
         "inspect": [played.package(0)],
         "verify": [run],
         "status": [run],

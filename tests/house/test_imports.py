@@ -19,6 +19,7 @@ LEVELS = (
     ("artifact",),
     ("adapters",),
     ("tasks", "models", "aggregation", "privacy"),
+    ("methods",),
     ("training", "evaluation", "reporting"),
     ("leakage",),
     ("steps",),

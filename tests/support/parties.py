@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlpp_cli import aggregate, client_train, init, pack, quantize
+from fedlpp_cli.records.methods import MethodSpec
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
     AggregateSpec,
@@ -34,6 +35,8 @@ class Federation:
     round_updates: QuantSpec = FULL_PRECISION
     keep_states: bool = False
     private_base: bool = False
+    method: str = "fedlpp"
+    method_options: MethodSpec | None = None
     base_quantize: BaseQuantSpec | None = None
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
 
@@ -67,8 +70,9 @@ class Federation:
 
     def init(self) -> Any:
         return init(
-            self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base, seed=7
-        )
+            self.base, out=self.master(0), task=self.task, lora=self.lora, private_base=self.private_base,
+            method=self.method, method_options=self.method_options, seed=7,
+        )  # fmt: skip
 
     def send(self, number: int) -> None:
         """`quantize` and `pack`."""

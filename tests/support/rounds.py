@@ -10,7 +10,8 @@ import torch
 from fedlpp_cli import pack, quantize
 from fedlpp_cli.artifact.digest import sha256_of_file
 from fedlpp_cli.artifact.tensor_file import write_tensors
-from fedlpp_cli.records.headers import MasterHeader, MasterSpec
+from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import FULL_PRECISION, BaseSpec, LoraSpec, ModelSpec, TaskSpec, TrainSpec
 from support.updates import write_update
 

@@ -7,6 +7,7 @@ import typer
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import labels_of
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import TaskSpec
@@ -21,6 +22,8 @@ def import_adapter(
     out: o.SecretOutOpt,
     base: o.BaseOpt = None,
     private_base: o.PrivateBaseOpt = None,
+    method: o.MethodOpt = None,
+    warmup_rounds: o.WarmupRoundsOpt = None,
     task: o.TaskOpt = None,
     max_length: o.MaxLengthOpt = None,
     labels: o.LabelsOpt = None,
@@ -41,6 +44,8 @@ def import_adapter(
         out=out,
         task=settings.resolve(TaskSpec, kind=task, max_length=max_length, labels=labels_of(labels)),
         private_base=settings.choose(private_base, "private_base", default=False),
+        method=settings.choose(method, "method", default=METHOD),
+        method_options=settings.resolve(MethodSpec, warmup_rounds=warmup_rounds),
         seed=settings.choose(seed, "seed", default=0),
         force=force,
         on_progress=on_progress,

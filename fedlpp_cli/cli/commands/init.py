@@ -3,6 +3,7 @@
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import labels_of
+from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import LoraSpec, TaskSpec
@@ -12,6 +13,8 @@ def init(
     out: o.SecretOutOpt,
     base: o.BaseOpt = None,
     private_base: o.PrivateBaseOpt = None,
+    method: o.MethodOpt = None,
+    warmup_rounds: o.WarmupRoundsOpt = None,
     task: o.TaskOpt = None,
     max_length: o.MaxLengthOpt = None,
     labels: o.LabelsOpt = None,
@@ -48,6 +51,8 @@ def init(
             modules_to_save=tuple(modules_to_save) if modules_to_save else None,
         ),
         private_base=settings.choose(private_base, "private_base", default=False),
+        method=settings.choose(method, "method", default=METHOD),
+        method_options=settings.resolve(MethodSpec, warmup_rounds=warmup_rounds),
         seed=settings.choose(seed, "seed", default=0),
         force=force,
         on_progress=on_progress,

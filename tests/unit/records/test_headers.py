@@ -21,7 +21,6 @@ from fedlpp_cli.records.headers import (
     FileEntry,
     Header,
     MasterHeader,
-    MasterSpec,
     PackageHeader,
     PackageSpec,
     ProxyHeader,
@@ -36,6 +35,7 @@ from fedlpp_cli.records.headers import (
     decode_header,
     encode_header,
 )
+from fedlpp_cli.records.masters import MasterSpec
 from fedlpp_cli.records.specs import (
     AggregateSpec,
     BaseQuantSpec,

@@ -38,6 +38,9 @@ class Adapted:
         self.model = Point(start)
         self.parameters = {"x": self.model.x, "unused": self.model.unused}
 
+    def let_train(self, components):
+        assert set(components) == set(self.parameters)
+
     def logits(self, batch):
         return self.model.x
 

@@ -1,0 +1,1 @@
+"""Published answers to the same problem: one small file for each, and a table of them."""
