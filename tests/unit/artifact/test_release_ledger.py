@@ -76,9 +76,10 @@ def test_a_line_is_canonical_json_that_says_what_went_out_as_what(path):
     first, second = path.read_bytes().splitlines(keepends=True)
     quantize = {
         "bits": "4", "block": 64, "scale": "fp16", "rounding": "stochastic", "rounding_seed": "spring",
-        "scale_rounding": "nearest", "groups": {},
+        "scale_rounding": "nearest", "groups": {}, "codebook": "nf",
     }  # fmt: skip
-    wanted = {"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": quantize, "rank": 8}
+    wanted = {"about": "adapter", "master": "a" * 64, "proxy": "b" * 64, "quantize": quantize, "rank": 8, "mask": None,
+              "client": None}  # fmt: skip
     assert first == canonical.encode(wanted) + b"\n"
     assert second == canonical.encode({"about": "base", "federation": "e" * 64, "base": "f" * 64}) + b"\n"
 

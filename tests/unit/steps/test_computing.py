@@ -146,7 +146,7 @@ step.train_update = limited
 app(sys.argv[1:])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments(federation, out)],
+        [sys.executable, "-c", code, *arguments(federation, out), "--compute", "dense-fp32"],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 11, done.stderr
