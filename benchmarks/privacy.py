@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from typing import Any, Final
 from table import FAST, RESULTS, Table
 
 from fedlpp_cli import audit, simulate
-from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.cli.settings_file import federation_of
 from fedlpp_cli.quiet import quiet_libraries
 from fedlpp_cli.records.audits import AuditSpec
 from fedlpp_cli.records.record import to_plain
@@ -31,9 +31,7 @@ from fedlpp_cli.records.specs import (
     AggregateSpec,
     BaseQuantSpec,
     EvaluateSpec,
-    LoraSpec,
     QuantSpec,
-    TaskSpec,
     TrainSpec,
 )
 
@@ -122,12 +120,9 @@ def _play(cell: Cell, n_rounds: int, n_steps: int, n_rows: int) -> dict[str, Any
     settings = read_settings(EXAMPLES / cell.world / "federation.toml")
     base_format = BASES[cell.base]
     base = settings.needed_ref(None, "base")
-    federation = FederationSpec(
-        base=base,
+    federation = replace(
+        federation_of(settings, base=None, seed=SEED),
         private_base=base_format is not None,
-        seed=SEED,
-        task=settings.resolve(TaskSpec),
-        lora=settings.resolve(LoraSpec),
         quantize=settings.resolve(QuantSpec, bits=cell.bits, block=cell.block),
         base_quantize=BaseQuantSpec() if base_format is None else BaseQuantSpec(format=base_format),
         train=settings.resolve(TrainSpec, steps=n_steps),

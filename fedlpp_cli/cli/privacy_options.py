@@ -89,6 +89,16 @@ DataChangedOpt = Annotated[
 ]
 
 
+def privacy_spec(settings: Settings, **options: float | None) -> PrivacySpec | None:
+    """The noise that options and the federation file ask for; None where neither does.
+
+    Raises:
+        SettingsError: a value out of range, or not one of noise and epsilon.
+    """
+    is_asked = bool(settings.file.privacy) or any(value is not None for value in options.values())
+    return settings.resolve(PrivacySpec, **options) if is_asked else None
+
+
 def privacy_settings(
     settings: Settings,
     *,
@@ -104,15 +114,14 @@ def privacy_settings(
         SettingsError: a value out of range, or not one of noise and epsilon.
         UsageError: privacy without a ledger, or a ledger without privacy.
     """
-    asked = bool(settings.file.privacy) or any(value is not None for value in options.values())
-    if not asked:
+    spec = privacy_spec(settings, **options)
+    if spec is None:
         if ledger is not None or max_epsilon is not None or new_ledger or data_changed:
             raise UsageError(
                 "--ledger, --new-ledger, --max-epsilon and --data-changed go with privacy for examples",
                 hint="--dp-epsilon or --noise-multiplier",
             )
         return None
-    spec = settings.resolve(PrivacySpec, **options)
     if ledger is None:
         raise UsageError(
             "--ledger is missing: privacy for examples is counted in a file", hint="--ledger FILE, one for all rounds"

@@ -23,6 +23,7 @@ from fedlpp_cli.cli.privacy_tables import budget, client_privacy_rows, privacy_t
 from fedlpp_cli.cli.report_tables import report_page
 from fedlpp_cli.cli.simulation_tables import simulation
 from fedlpp_cli.cli.verify_tables import verify
+from fedlpp_cli.records.audits import UpdateAuditReport
 from fedlpp_cli.records.tensor_groups import spell_widths
 
 
@@ -257,7 +258,7 @@ _READERS: Final = {"inspect", "verify", "status", "log", "budget"}
 
 
 def _audit(result: Any) -> Iterable[Block]:
-    return audit(result) if hasattr(result, "federation") else update_audit(result)
+    return update_audit(result) if isinstance(result.report, UpdateAuditReport) else audit(result)
 
 
 _RENDERERS: Final[dict[str, Callable[[Any], Iterable[Block]]]] = {

@@ -12,6 +12,7 @@ import numpy as np
 from fedlpp_cli.evaluation.scored import Array
 from fedlpp_cli.randomness import numpy_draws
 from fedlpp_cli.records.reports import Interval
+from fedlpp_cli.rounding import six_digits
 
 N_RESAMPLES: Final = 1000
 NameT = TypeVar("NameT", bound=Hashable)
@@ -63,3 +64,8 @@ def intervals_of(
             low, high = np.percentile(values, [_TAIL, 100 - _TAIL])
             found[name] = Interval(low=float(low), high=float(high))
     return found
+
+
+def rounded_interval(interval: Interval) -> Interval:
+    """With six digits, as everything in a report."""
+    return Interval(low=six_digits(interval.low), high=six_digits(interval.high))

@@ -7,7 +7,7 @@ the base that everybody has; 1: as good as the owner's model.
 from dataclasses import dataclass
 from typing import Final
 
-from fedlpp_cli.evaluation.bootstrap import interval_of
+from fedlpp_cli.evaluation.bootstrap import intervals_of
 from fedlpp_cli.evaluation.scored import Array, Scored, goodness
 from fedlpp_cli.records.reports import Interval
 
@@ -34,16 +34,15 @@ def recovery(attacker: Scored, *, base: Scored, central: Scored) -> Recovery:
         central: what the owner's model got on them.
     """
 
-    def gain_of(model: Scored, counts: Array | None) -> float:
-        return goodness(model, counts) - goodness(base, counts)
+    def numbers(counts: Array | None) -> dict[str, float]:
+        start = goodness(base, counts)
+        gain = goodness(central, counts) - start
+        rho = (goodness(attacker, counts) - start) / gain if abs(gain) > _LEAST_GAIN else float("nan")
+        return {"gain": gain, "rho": rho}
 
-    def rho_of(counts: Array | None) -> float:
-        whole = gain_of(central, counts)
-        return gain_of(attacker, counts) / whole if abs(whole) > _LEAST_GAIN else float("nan")
-
-    gain = gain_of(central, None)
-    gain_interval = interval_of(lambda counts: gain_of(central, counts), len(base))
+    found, intervals = numbers(None), intervals_of(numbers, len(base))
+    gain, gain_interval = found["gain"], intervals.get("gain")
     is_told = gain > _LEAST_GAIN and (gain_interval is None or gain_interval.low > 0)
     if not is_told:
         return Recovery(None, None, gain, gain_interval)
-    return Recovery(rho_of(None), interval_of(rho_of, len(base)), gain, gain_interval)
+    return Recovery(found["rho"], intervals.get("rho"), gain, gain_interval)

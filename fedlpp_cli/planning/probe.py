@@ -16,7 +16,7 @@ from fedlpp_cli.adapters.withheld import of_one_rank
 from fedlpp_cli.evaluation.score import measure
 from fedlpp_cli.evaluation.scored import Scored
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.models.open_one import OpenOne
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.specs import LoraSpec, QuantSpec, TrainSpec
@@ -55,7 +55,10 @@ class Bench:
     held_out: Sequence[Example]
     n_gradient: int
     on_progress: Progress = silent
-    _opened: tuple[Path, LoraSpec, AdaptedModel] | None = field(default=None, init=False)
+    _opened: OpenOne = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._opened = OpenOne(self.task.spec, self.device, self.on_progress)
 
     def scored(self, folder: Path, lora: LoraSpec, values: Values) -> Scored:
         """What the model gets on each held-out row.
@@ -93,12 +96,7 @@ class Bench:
         return measure(adapted, self.task, self.held_out, self.batch_size, lambda done, total: None)
 
     def _load(self, folder: Path, lora: LoraSpec, values: Values) -> AdaptedModel:
-        if self._opened is None or self._opened[:2] != (folder, lora):
-            self._opened = None  # let the last model go before the next one comes
-            self.on_progress("opening model", 0, 0)
-            model = open_model(folder, self.task.spec, device=self.device).model
-            self._opened = folder, lora, AdaptedModel(model, lora)
-        adapted = self._opened[2]
+        adapted = self._opened.at(folder, lora)
         adapted.load(of_one_rank(values, lora.rank))
         return adapted
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.proxy_tensors import read_component
-from fedlpp_cli.adapters.ranks import lora_of_rank
-from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
+from fedlpp_cli.adapters.owners_adapter import owners_adapter, owners_lora
+from fedlpp_cli.adapters.proxy_tensors import read_adapter
 from fedlpp_cli.artifact.folder import BASE
 from fedlpp_cli.artifact.run_folder import RoundPaths
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -102,10 +100,7 @@ def _read(run: Path, federation: FederationSpec, first: int, last: int) -> Playe
         base_spec=federation.base_quantize,
     )
     with TensorFile(RoundPaths(run, last).master, MasterHeader) as master:
-        lora = master.header.spec.model.lora
-        # Of what is withheld, the owner's model has the rank beside its own.
-        whole = lora_of_rank(lora, lora.rank + max(master.header.spec.withheld.values(), default=0))
-        central = of_one_rank(owners_values(master, components_of(master)), whole.rank)
+        lora, whole, central = master.header.spec.model.lora, owners_lora(master.header.spec), owners_adapter(master)
     size = max(2, -(-(last - first + 1) // 2))
     proxies = [_proxy(RoundPaths(run, number).proxy) for number in range(last - size + 1, last + 1)]
     weights = [1 / size] * size
@@ -119,4 +114,4 @@ def _read(run: Path, federation: FederationSpec, first: int, last: int) -> Playe
 
 def _proxy(path: Path) -> dict[str, Tensor]:
     with TensorFile(path, ProxyHeader) as proxy:
-        return {name: read_component(proxy, name) for name in proxy.header.spec.shapes}
+        return read_adapter(proxy)

@@ -8,7 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 from torch import Tensor
 
-from fedlpp_cli.adapters.proxy_tensors import read_component
+from fedlpp_cli.adapters.proxy_tensors import read_adapter, read_component
 from fedlpp_cli.adapters.withheld import of_one_rank
 from fedlpp_cli.leakage.averaging import Values, compress, mean_factors, mean_products, windows
 from fedlpp_cli.leakage.intervals import estimate_drift, intersect, read_bounds
@@ -56,7 +56,7 @@ class Case:
 
 def values_of(sent: Sent, rank: int) -> dict[str, Tensor]:
     """What a proxy says of each component, float32, filled up to that rank."""
-    return of_one_rank({name: read_component(sent.proxy, name) for name in sent.proxy.header.spec.shapes}, rank)
+    return of_one_rank(read_adapter(sent.proxy), rank)
 
 
 def take_proxy(case: Case, judge: Judge) -> tuple[Tried, AttackRow]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from torch import Tensor
 
+from fedlpp_cli.evaluation.bootstrap import rounded_interval
 from fedlpp_cli.evaluation.recovery import recovery
 from fedlpp_cli.evaluation.scored import Scored, goodness, mean_scores
 from fedlpp_cli.leakage.agreement import Agreement, Answers
@@ -98,7 +99,7 @@ def tolerance_of(quantize: QuantSpec) -> float:
 
 def short_interval(interval: Interval | None) -> Interval | None:
     """With six digits."""
-    return None if interval is None else Interval(low=six_digits(interval.low), high=six_digits(interval.high))
+    return None if interval is None else rounded_interval(interval)
 
 
 def _short(value: float | None) -> float | None:

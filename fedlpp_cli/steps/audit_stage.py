@@ -17,7 +17,7 @@ from fedlpp_cli.evaluation.score import Look, measure
 from fedlpp_cli.evaluation.scored import Scored
 from fedlpp_cli.leakage.averaging import Values
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.models.open_one import OpenOne
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.specs import LoraSpec
 from fedlpp_cli.tasks.task import Example, Task
@@ -77,20 +77,17 @@ class Stage:
     device: str
     clock: Clock
     on_progress: Progress
-    _open: tuple[Path, LoraSpec] | None = None
-    _adapted: AdaptedModel | None = None
+    _opened: OpenOne = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._opened = OpenOne(self.task.spec, self.device, self.on_progress)
 
     def at(self, base: Path, values: Values) -> AdaptedModel:
         """The model with that adapter, of whatever rank; what was open before is gone if it is another."""
         rank = max([self.lora.rank, *(len(values[factor_a(module)]) for module in factor_modules(values))])
-        key = base, lora_of_rank(self.lora, rank)
-        if self._adapted is None or self._open != key:
-            self._adapted = None  # let the last model go before the next one comes
-            self.on_progress("opening model", 0, 0)
-            opened = open_model(base, self.task.spec, device=self.device)
-            self._adapted, self._open = AdaptedModel(opened.model, key[1]), key
-        self._adapted.load(of_one_rank(values, rank))
-        return self._adapted
+        adapted = self._opened.at(base, lora_of_rank(self.lora, rank))
+        adapted.load(of_one_rank(values, rank))
+        return adapted
 
     def score(self, base: Path, values: Mapping[str, Tensor], name: str, *, look: Look | None = None) -> Scored:
         """What a model gets on each held-out row.

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from fedlpp_cli.evaluation.bootstrap import intervals_of
+from fedlpp_cli.evaluation.bootstrap import intervals_of, rounded_interval
 from fedlpp_cli.evaluation.recovery import recovery
 from fedlpp_cli.evaluation.scored import Array, Scored, class_scores, confusion, goodness, mean_scores
 from fedlpp_cli.records.reports import EvaluateRow, Gap, Interval, ProxyRecovery, Spread
@@ -130,8 +130,3 @@ def _per_class(scored: Scored, labels: Sequence[str]) -> dict[str, dict[str, flo
         label: {name: six_digits(value) for name, value in one.items()}
         for label, one in zip(labels, of_classes, strict=True)
     }
-
-
-def rounded_interval(interval: Interval) -> Interval:
-    """With numbers as reports have them."""
-    return Interval(low=six_digits(interval.low), high=six_digits(interval.high))

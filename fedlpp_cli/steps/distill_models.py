@@ -8,11 +8,9 @@ from pathlib import Path
 from msgspec.structs import replace
 from torch import Tensor
 
-from fedlpp_cli.adapters.master_tensors import components_of
+from fedlpp_cli.adapters.owners_adapter import owners_adapter, owners_lora
 from fedlpp_cli.adapters.peft_format import CONFIG as PEFT_CONFIG
 from fedlpp_cli.adapters.peft_format import read_peft
-from fedlpp_cli.adapters.ranks import lora_of_rank
-from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import InputError, ModelError, UsageError
@@ -101,7 +99,7 @@ def find_teacher(model: RefLike, *, base: RefLike | None, task: Mapping[str, obj
         raise UsageError(f"{path}: a master says its task itself; leave out --{_spell(next(iter(task)))}")
     with TensorFile(path, MasterHeader) as file:
         spec = file.header.spec
-        lora, values = _owners(file)
+        lora, values = owners_lora(spec), owners_adapter(file)
         folder = public_base_folder(spec.model.base, base)
         return Teacher(folder, spec.model.task, lora, values, file.sha256, federation_of(file), file.header.round)
 
@@ -129,8 +127,7 @@ def find_student(
             raise UsageError(f"{ref}: a master has its adapter already; options of a new one do not go with it")
         with TensorFile(ref, MasterHeader) as file:
             spec = file.header.spec
-            own_lora, values = _owners(file)
-            model = replace(spec.model, lora=own_lora)
+            values, model = owners_adapter(file), replace(spec.model, lora=owners_lora(spec))
             folder = public_base_folder(spec.model.base, base)
             return Student(folder, model, values, spec.seed, spec.base_weights, file.sha256)
     if base is not None:
@@ -152,13 +149,6 @@ def _new_student(ref: Ref, task: TaskSpec, lora: LoraSpec, *, private_base: bool
         seed,
         weight_roles(folder, task, lora) if private_base else None,
     )
-
-
-def _owners(file: TensorFile[MasterHeader]) -> tuple[LoraSpec, dict[str, Tensor]]:
-    """What the owner's model computes with: what is withheld from clients is part of it."""
-    spec = file.header.spec
-    lora = lora_of_rank(spec.model.lora, spec.model.lora.rank + max(spec.withheld.values(), default=0))
-    return lora, of_one_rank(owners_values(file, components_of(file)), lora.rank)
 
 
 def _adapter_teacher(path: Path, base: RefLike | None, task: Mapping[str, object]) -> Teacher:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from fedlpp_cli.adapters.drawn import drawn_of
 from fedlpp_cli.adapters.master_tensors import components_of
-from fedlpp_cli.adapters.ranks import lora_of_rank
+from fedlpp_cli.adapters.owners_adapter import owners_adapter, owners_lora
 from fedlpp_cli.adapters.trained import factor_of
-from fedlpp_cli.adapters.withheld import of_one_rank, owners_values
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.first_values import first_values
@@ -39,8 +38,7 @@ class MasterModels:
     @property
     def central_lora(self) -> LoraSpec:
         """The adapter of the central model, with room for what is withheld from clients."""
-        withheld = self.file.header.spec.withheld
-        return lora_of_rank(self.model.lora, self.model.lora.rank + max(withheld.values(), default=0))
+        return owners_lora(self.file.header.spec)
 
     def first(self) -> Mapping[str, Tensor]:
         """The adapter before any training, which changes nothing."""
@@ -58,4 +56,4 @@ class MasterModels:
 
     def central(self) -> Mapping[str, Tensor]:
         """The owner's adapter, of `central_lora`."""
-        return of_one_rank(owners_values(self.file, components_of(self.file)), self.central_lora.rank)
+        return owners_adapter(self.file)

@@ -6,16 +6,16 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from fedlpp_cli.evaluation.bootstrap import rounded_interval
 from fedlpp_cli.evaluation.harness import Harness, HarnessScores
 from fedlpp_cli.evaluation.score import score
 from fedlpp_cli.evaluation.scored import Scored
 from fedlpp_cli.models.adapted import AdaptedModel
-from fedlpp_cli.models.open_model import open_model
+from fedlpp_cli.models.open_one import OpenOne
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.reports import EvaluateRow
 from fedlpp_cli.records.specs import EvaluateSpec
 from fedlpp_cli.rounding import six_digits
-from fedlpp_cli.steps.comparing import rounded_interval
 from fedlpp_cli.steps.contenders import Contender
 from fedlpp_cli.tasks.data import Data
 from fedlpp_cli.tasks.task import Task
@@ -41,21 +41,12 @@ class Scoring:
         """
         found: dict[int, tuple[Scored, HarnessScores]] = {}
         order = sorted(range(len(contenders)), key=lambda i: (str(contenders[i].base), str(contenders[i].lora), i))
-        adapted: AdaptedModel | None = None
-        on_it: Contender | None = None
+        opened = OpenOne(self.task.spec, self.device, self.on_progress)
         for index in order:
             contender = contenders[index]
-            if adapted is None or on_it is None or (contender.base, contender.lora) != (on_it.base, on_it.lora):
-                adapted = None  # let the last model go before the next one comes
-                self.on_progress("opening model", 0, 0)
-                adapted, on_it = self._open(contender), contender
-            found[index] = self._one(contender, adapted)
+            found[index] = self._one(contender, opened.at(contender.base, contender.lora))
         in_order = [found[index] for index in range(len(contenders))]
         return [scored for scored, _ in in_order], [tasks for _, tasks in in_order]
-
-    def _open(self, contender: Contender) -> AdaptedModel:
-        opened = open_model(contender.base, contender.task, device=self.device)
-        return AdaptedModel(opened.model, contender.lora)
 
     def _one(self, contender: Contender, adapted: AdaptedModel) -> tuple[Scored, HarnessScores]:
         adapted.load(contender.values())

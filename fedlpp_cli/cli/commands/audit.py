@@ -6,7 +6,6 @@ from fedlpp_cli.cli import privacy_options as p
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.records.privacy import PrivacySpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec
@@ -65,14 +64,6 @@ def audit(
     settings = read_settings(federation)
     if update is not None:
         _check_update(artifacts, package, data, max_rho)
-        noise = {
-            "epsilon": dp_epsilon,
-            "noise_multiplier": noise_multiplier,
-            "delta": dp_delta,
-            "n_rounds": dp_rounds,
-            "max_grad_norm": max_grad_norm,
-        }
-        is_asked = bool(settings.file.privacy) or any(value is not None for value in noise.values())
         from fedlpp_cli.steps.audit_update import audit_update
 
         return audit_update(
@@ -84,7 +75,14 @@ def audit(
             columns=columns_of(settings, column),
             split=split,
             device=device,
-            privacy=settings.resolve(PrivacySpec, **noise) if is_asked else None,
+            privacy=p.privacy_spec(
+                settings,
+                epsilon=dp_epsilon,
+                noise_multiplier=noise_multiplier,
+                delta=dp_delta,
+                n_rounds=dp_rounds,
+                max_grad_norm=max_grad_norm,
+            ),
             n_canaries=canaries,
             batch_size=batch_size or 16,
             max_auc=max_auc,

@@ -70,8 +70,8 @@ def test_the_words_of_one_row_come_out_of_one_step(request, tmp_path, base):
     assert tokens.is_exact
     # GPT-2 drops a tenth of what goes in, which the span has not.
     assert tokens.by_span >= (0.8 if base == "llama" else 0.5)
-    assert tokens.by_span > 4 * tokens.by_chance
-    assert tokens.by_span_auc > 0.9
+    assert tokens.by_span > (5 if base == "llama" else 4) * tokens.by_chance
+    assert tokens.by_span_auc > (0.95 if base == "llama" else 0.9)
 
 
 def test_in_later_rounds_both_factors_tell(tmp_path, llama):
