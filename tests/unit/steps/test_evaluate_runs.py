@@ -10,8 +10,8 @@ from support.parties import Federation
 from fedlpp_cli import evaluate
 from fedlpp_cli.artifact.report_file import read_report
 from fedlpp_cli.errors import InputError, LineageError, UsageError
+from fedlpp_cli.models import open_one
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
-from fedlpp_cli.steps import scoring
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_every_so_many_rounds_and_the_last(run, every, expected):
 
 def test_the_model_is_opened_once(run, monkeypatch):
     opened = []
-    real = scoring.open_model
-    monkeypatch.setattr(scoring, "open_model", lambda *args, **options: opened.append(1) or real(*args, **options))
+    real = open_one.open_model
+    monkeypatch.setattr(open_one, "open_model", lambda *args, **options: opened.append(1) or real(*args, **options))
     score(run)
     assert opened == [1]
 
