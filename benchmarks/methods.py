@@ -15,8 +15,8 @@ AS-LoRA) and AdamW (LA-LoRA, on text). As methods that train one factor at a tim
 a learning rate of its own: of three, the one with the best central model in one federation at epsilon 8, of a seed that
 is not reported; all numbers are then of that rate, also without noise and at epsilon 3.
 
-The head is trained whole, by every method at every step. The papers keep a random head as it was drawn; with 12 classes
-and as few steps there would be little to see. What the head does alone is a row of its own. AS-LoRA's warm-up has 2
+The head is trained whole, by every method at every step. FedSVD and AS-LoRA keep a random head as it was drawn, on text;
+the toolkit trains new heads, and with 12 classes and so few steps there would be little to see. What the head does alone is a row of its own. AS-LoRA's warm-up has 2
 rounds, the fewest possible. `fedlpp` is LoRA with both factors, rounded as all others are; `fedavg` the same in full
 precision. Claims are differences within seeds, with Student's interval over them; seeds of both levels together where
 a claim is about both.
