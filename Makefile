@@ -51,7 +51,7 @@ lint: $(READY) ## check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench-%: $(READY) ## measure against others: bench-quantize, -aggregate, -robustness, -train (FAST=1: a small version)
+bench-%: $(READY) ## measure against others: bench-quantize, -aggregate, -robustness, -privacy, -methods, -train (FAST=1: a small version)
 	@$(BIN)/python benchmarks/$*.py
 
 format: $(READY) ## format the code, and rewrite what is generated from it

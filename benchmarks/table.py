@@ -25,7 +25,7 @@ def best_of(function: Callable[[], object], *, runs: int = 5) -> float:
 
 
 class Table:
-    """Rows `{what, value, unit, goal, met}`; a goal starts with `>=` or `<=`, or is empty."""
+    """Rows `{what, value, unit, goal, met}`; a goal starts with `>=`, `<=` or `>`, or is empty."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,8 +33,9 @@ class Table:
 
     def add(self, what: str, value: float, unit: str, goal: str = "") -> None:
         """One row, printed at once."""
-        bound = float(goal[2:]) if goal else 0.0
-        met = None if not goal else value >= bound if goal.startswith(">=") else value <= bound
+        bound = float(goal.lstrip("<>=")) if goal else 0.0
+        is_met = {">=": value >= bound, "<=": value <= bound, ">": value > bound}
+        met = is_met[goal.rstrip("-.0123456789")] if goal else None
         self.rows.append({"what": what, "value": round(value, 4), "unit": unit, "goal": goal, "met": met})
         mark = "" if met is None else "met" if met else "NOT MET"
         print(f"{what:<62} {value:>10.4g} {unit:<12} {goal:<8} {mark}", flush=True)

@@ -43,6 +43,7 @@ from fedlpp_cli.steps.private_training import (
     PrivacySettings,
     PrivateTraining,
     check_place,
+    private_batching,
 )
 from fedlpp_cli.tasks.data import Data, load_data
 from fedlpp_cli.training.loop import Watch
@@ -183,7 +184,7 @@ def client_train(  # noqa: PLR0913  # a step has as many settings as its command
         share = files.enter_context(joined(choice.device, wish.micro_batch, is_base_divided=wish.shard_base))
         on_progress(told(choice), 0, 0)
         adapted, choice = open_chosen(opened, folder, choice)
-        batching = wish.batching if private is None else "padded"
+        batching = wish.batching if private is None else private_batching(wish)
         local = open_round(opened, task, adapted, share=share, batching=batching)
         if plan is not None:
             on_progress("trying steps", 0, 0)

@@ -136,7 +136,14 @@ def tried(
     with memory_errors(choice, doing="training", batch_size=recipe.batch_size), ExitStack() as parts:
         gradient = None
         if private is not None:
-            made = private.parts(local.adapted, local.task, recipe, len(examples), local.share)
+            made = private.parts(
+                local.adapted,
+                local.task,
+                recipe,
+                len(examples),
+                share=local.share,
+                make_batches=local.make_batches,
+            )
             gradient, _ = parts.enter_context(made)
         trial = try_steps(
             local.adapted,

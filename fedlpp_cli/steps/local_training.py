@@ -231,7 +231,14 @@ def _parts(
     """How a step's gradient is made, and of which examples; None for the usual ones."""
     recipe = opened.package.folder.header.spec.train
     if private is not None:
-        with private.parts(opened.adapted, opened.task, recipe, n_examples, opened.share) as parts:
+        with private.parts(
+            opened.adapted,
+            opened.task,
+            recipe,
+            n_examples,
+            share=opened.share,
+            make_batches=opened.make_batches,
+        ) as parts:
             yield parts
         return
     gradient = MeanGradient(

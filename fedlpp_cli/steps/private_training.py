@@ -19,10 +19,11 @@ from fedlpp_cli.records.checkpoints import TrainingIdentity
 from fedlpp_cli.records.compute import ComputeChoice, ComputeSpec
 from fedlpp_cli.records.privacy import ExamplePrivacy, PrivacySpec
 from fedlpp_cli.records.record import to_plain
-from fedlpp_cli.records.specs import TrainSpec
+from fedlpp_cli.records.specs import Batching, TrainSpec
 from fedlpp_cli.steps.client_state import ClientState
 from fedlpp_cli.steps.packages import OpenPackage
 from fedlpp_cli.tasks.task import Example, Task, digest_of_set
+from fedlpp_cli.training.batching import MakeBatches
 from fedlpp_cli.training.poisson import PoissonSampling, sampling_rate
 from fedlpp_cli.training.private_gradient import PrivateGradient
 from fedlpp_cli.training.schedule import n_steps
@@ -70,7 +71,14 @@ class PrivateTraining:
 
     @contextmanager
     def parts(
-        self, adapted: AdaptedModel, task: Task, recipe: TrainSpec, n_examples: int, share: Share
+        self,
+        adapted: AdaptedModel,
+        task: Task,
+        recipe: TrainSpec,
+        n_examples: int,
+        *,
+        share: Share,
+        make_batches: MakeBatches,
     ) -> Iterator[tuple[PrivateGradient, PoissonSampling]]:
         """Gradient and sampler of the training.
 
@@ -85,6 +93,7 @@ class PrivateTraining:
             noise_multiplier=self._charge.noise_multiplier,
             max_grad_norm=self._settings.spec.max_grad_norm,
             expected_batch=self._expected_batch,
+            make_batches=make_batches,
         )
         try:
             yield gradient, PoissonSampling(n_examples, recipe, self._stream, micro_batch=share.micro_batch)
@@ -149,10 +158,16 @@ def check_private(package: OpenPackage, choice: ComputeChoice, wish: ComputeSpec
         raise UsageError(f"{package.name} asks for control variates, which have no privacy for examples")
     if choice.n_processes > 1:
         raise UsageError(f"privacy for examples goes with one process, these are {choice.n_processes}")
-    if wish.batching not in ("auto", "padded"):
+    if wish.batching == "packed":
         raise UsageError(
-            f"--batching {wish.batching}: with privacy for examples they are padded", hint="--micro-batch for memory"
+            "--batching packed: with privacy for examples each has a row of its own",
+            hint="--batching bucketed, or auto",
         )
+
+
+def private_batching(wish: ComputeSpec) -> Batching:
+    """How examples go through the model: no two of them in one row, where their gradients could not be told apart."""
+    return "bucketed" if wish.batching == "auto" else wish.batching
 
 
 def open_private(

@@ -9,7 +9,8 @@ from fedlpp_cli.errors import ArtifactError
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.privacy.secret_stream import KEY_BYTES, SecretStream
 from fedlpp_cli.records.specs import TrainSpec
-from fedlpp_cli.tasks.task import Task
+from fedlpp_cli.tasks.task import Batch, Task
+from fedlpp_cli.training.batching import MakeBatches, batch_maker
 from fedlpp_cli.training.example_gradients import ExampleGradients
 from fedlpp_cli.training.gradients import Chosen, StepGradient
 from fedlpp_cli.training.held import Held
@@ -41,13 +42,17 @@ class PrivateGradient:
         max_grad_norm: float,
         expected_batch: float,
         first_step: int = 0,
+        make_batches: MakeBatches | None = None,
     ) -> None:
         """Put hooks on the model; `first_step` is the number of the first step that will be asked for.
+
+        `make_batches`: how examples go through the model, one in a row; None for padded.
 
         Raises:
             ModelError: something is trained that is no linear layer.
         """
         self._adapted, self._task, self._stream = adapted, task, stream
+        self._make_batches = make_batches or batch_maker("padded", adapted, task)
         self._noise, self._bound, self._expected = noise_multiplier * max_grad_norm, max_grad_norm, expected_batch
         self._proximal = ProximalTerm(list(adapted.parameters.values()), spec.proximal_mu)
         self._examples = ExampleGradients(adapted.model, adapted.parameters)
@@ -61,7 +66,7 @@ class PrivateGradient:
         """As `Gradient`. The loss is the client's own to see; that of a step without examples is the last one."""
         moving = {name: parameter for name, parameter in self._adapted.parameters.items() if parameter.requires_grad}
         sums = {name: torch.zeros(parameter.shape, dtype=torch.float64) for name, parameter in moving.items()}
-        losses = [self._add_clipped(examples, sums) for examples in batches]
+        losses = [self._add_clipped(batch, sums) for examples in batches for batch in self._make_batches(examples)]
         n_examples = sum(map(len, batches))
         self._loss = sum(losses) / n_examples if n_examples else self._loss
         square = 0.0
@@ -92,11 +97,10 @@ class PrivateGradient:
             raise ArtifactError("a checkpoint with another key than this training draws from")
         self.step, self._loss = step, loss
 
-    def _add_clipped(self, examples: Chosen, sums: dict[str, torch.Tensor]) -> float:
+    def _add_clipped(self, batch: Batch, sums: dict[str, torch.Tensor]) -> float:
         """Add a batch's clipped gradients to `sums`; the sum of its losses."""
-        batch = self._task.collate(examples)
         labels = batch.pop("labels").to(self._adapted.model.device)
-        self._examples.start(len(examples))
+        self._examples.start(len(labels))
         loss = self._task.example_losses(self._adapted.logits(batch), labels).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         norms = self._examples.squared_norms().sqrt()

@@ -1,6 +1,7 @@
 """DP-SGD's sampling and gradients, on tiny real models."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from fedlpp_cli.privacy.secret_stream import SecretStream
 from fedlpp_cli.records.specs import LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.rows import Row
+from fedlpp_cli.training.batching import batch_maker, buckets
 from fedlpp_cli.training.example_gradients import ExampleGradients
 from fedlpp_cli.training.held import Held, Resumable
 from fedlpp_cli.training.poisson import PoissonSampling, sampling_rate
@@ -58,6 +60,13 @@ def gradient(world, batches, *, sigma=1e-12, bound=1e6, spec=SPEC, expected=4.0,
     return torch.cat([parameter.grad.double().flatten() for parameter in adapted.parameters.values()])
 
 
+def of_length(example, length):
+    """Its tokens over and over, `length` of them."""
+    n_times = length // len(example.input_ids) + 1
+    labels = example.labels if isinstance(example.labels, int) else (example.labels * n_times)[-length:]
+    return replace(example, input_ids=(example.input_ids * n_times)[-length:], labels=labels)
+
+
 def alone(world, example):
     """What autograd says of one example."""
     adapted, task, _ = world
@@ -73,6 +82,19 @@ def test_without_noise_and_bound_it_is_the_mean_of_the_examples_gradients(world)
     expected = sum(alone(world, example) for example in examples) / 4
     for batches in ([examples], [examples[:4], examples[4:]], [[example] for example in examples]):
         assert torch.allclose(gradient(world, batches), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_examples_of_like_length_together_have_the_gradient_of_padded_ones(world):
+    """Lengths differ much; every example is cut, so that the bound meets each by itself."""
+    adapted, task, examples = world
+    mixed = [of_length(example, 3 + 5 * number) for number, example in enumerate(examples)]
+    assert len(buckets(mixed, 16)) > 1
+    for batches in ([mixed], [mixed[:4], mixed[4:]]):
+        padded = gradient(world, batches, bound=0.05)
+        found = gradient(world, batches, bound=0.05, make_batches=batch_maker("bucketed", adapted, task))
+        assert (found - padded).norm() < 1e-5 * padded.norm()
+    one_by_one = gradient(world, [[one] for one in mixed], bound=0.05)
+    assert (one_by_one - found).norm() < 1e-5 * found.norm()
 
 
 def test_each_example_is_cut_by_itself_whatever_its_neighbours(world):
