@@ -21,7 +21,10 @@ def check_mask(master: TensorFile[MasterHeader], mask: MaskSpec | None, client: 
     if mask is None:
         return None
     if mask.client and client is None:
-        raise UsageError(f"--client is missing: --mask-client {mask.client:g} hides other rows from each client")
+        raise UsageError(
+            f"--client is missing: --mask-client {mask.client:g} hides other rows from each client",
+            hint="--client NAME for each of them; MASKED=1 for make federate",
+        )
     if master.header.spec.control_variates:
         raise UsageError("--mask-server, --mask-client: control variates would tell how hidden rows move")
     if not masked_components(components_of(master)):
