@@ -51,6 +51,11 @@ def masks_of(master: TensorFile[MasterHeader], spec: ProxySpec) -> dict[str, Row
 def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:
     """What an owner should know of masks before they go out."""
     seed = master.header.spec.seed
-    if spec.mask is None or seed >= GUESSABLE_SEED:
+    if spec.mask is None:
         return ()
-    return (f"masks are drawn from the federation's seed, and {seed} can be guessed: init with one of 2^40 or more",)
+    drawn = "masks are drawn from the federation's seed"
+    if spec.drawn is not None:
+        return (f"{drawn}, which {master.header.method} tells clients: they can find out who has which rows",)
+    if seed >= GUESSABLE_SEED:
+        return ()
+    return (f"{drawn}, and {seed} can be guessed: init with one of 2^40 or more",)

@@ -289,3 +289,34 @@ def test_privacy_for_examples_adds_no_noise_to_hidden_rows(federation, tmp_path)
     for name, rows in rows_of(federation, 1, "a").items():
         assert (update[name][~torch.from_numpy(rows)] == 0).all()
         assert (update[name][torch.from_numpy(rows)] != 0).all()
+
+
+@pytest.mark.parametrize(("method", "trained"), [("ffa-lora", "BB"), ("rolora", "BA")])
+def test_masks_go_with_rounds_of_one_factor(method, trained, tmp_path, llama):
+    """A round of B is averaged over those who got a row; one of A over all, with B at rest, masked or not."""
+    made = Federation(tmp_path, llama, clients=CLIENTS, quantize=SPEC, mask=MASK, method=method)
+    made.play(2)
+    for number, factor in enumerate(trained):
+        before, after = read_all(made.master(number)), read_all(made.master(number + 1))
+        visible = {client: rows_of(made, number, client) for client in CLIENTS}
+        updates = {client: read_all(made.update(number, client)) for client in CLIENTS}
+        for name, value in before.items():
+            if not name.endswith(f"lora_{factor}"):
+                assert after[name].equal(value)
+                assert all(name not in update for update in updates.values())
+                continue
+            masks = [visible[client].get(name, np.ones(len(value), np.bool_)) for client in CLIENTS]
+            for rows, update in zip(masks, updates.values(), strict=True):
+                assert (update[name][~torch.from_numpy(rows)] == 0).all()
+            seen = np.sum(masks, axis=0)[:, None]
+            total = np.sum([update[name].double().numpy() for update in updates.values()], axis=0)
+            mean = np.divide(total, seen, out=np.zeros_like(total), where=seen > 0) * masks[0].mean()
+            np.testing.assert_allclose(after[name], value.double().numpy() + mean, rtol=0, atol=1e-7)
+    assert verify([tmp_path], rerun=True).missing == 0
+    warning = quantize(made.master(1), out=tmp_path / "p", spec=SPEC, mask=MASK, client="a", dry_run=True).warnings[0]
+    assert ("tells clients" if method == "ffa-lora" else "7 can be guessed") in warning
+    spec = FederationSpec(
+        base=llama, method=method, seed=7, task=made.task, lora=made.lora, quantize=SPEC, mask=MASK, train=RECIPE
+    )
+    played = simulate(spec, {client: made.data(client) for client in CLIENTS}, out=tmp_path / "run", n_rounds=2)
+    assert played.sha256 == sha256_of(made.master(2))
