@@ -12,7 +12,8 @@
 #                control variates, where [train] asks for those
 #   LEDGERS      a folder with CLIENT.budget for each client who trains with privacy for examples, which [privacy] or
 #                CLIENT_TRAIN_OPTIONS="--dp-epsilon 8 --dp-rounds 3" ask for; begun in the first round
-#   MASKED       1: each client gets a package of its own, as [mask] client or QUANTIZE_OPTIONS="--mask-client 0.5" need
+#   MASKED       1: each client gets a package of its own, as method fedqsn, [mask] client or
+#                QUANTIZE_OPTIONS="--mask-client 0.5" need
 #   SIGN         a private key, clinic.pem, that signs packages; clients take no others. Its passphrase: FEDLPP_PASSPHRASE
 #   …_OPTIONS    more options for one command, such as QUANTIZE_OPTIONS="--bits 4"
 #

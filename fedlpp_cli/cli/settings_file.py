@@ -1,5 +1,6 @@
 """From options to records."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from textwrap import shorten
@@ -113,14 +114,17 @@ def federation_of(
     """What the commands of a whole federation are told, out of options and the federation file.
 
     Raises:
-        SettingsError, UsageError: as `Settings.resolve` and `resolve_aggregate`.
+        SettingsError, UsageError: as `Settings.resolve` and `resolve_aggregate`; no such method.
     """
     from fedlpp_cli.engines.federation import FederationSpec
+    from fedlpp_cli.methods.table import method_named
 
+    method = settings.choose(method, "method", default=METHOD)
+    settings = dataclasses.replace(settings, defaults=method_named(method).defaults)
     return FederationSpec(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),
-        method=settings.choose(method, "method", default=METHOD),
+        method=method,
         method_options=settings.resolve(MethodSpec),
         seed=settings.choose(seed, "seed", default=0),
         task=settings.resolve(TaskSpec),

@@ -5,8 +5,10 @@ owner makes that plan by, and how it finishes a round. Loads no torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.masks import MaskSpec
@@ -69,7 +71,8 @@ class Method:
     of the round, from 0. `refuse`: the reason why something cannot be had with this method; None where it can.
     `draws_a`: A never moves, and clients draw it, as `init` did. `finish`: what becomes of the factors B
     `(out_features, rank)` and A `(rank, in_features)` of a module, float64, once a round is folded. `next_scores`: the
-    owner's state after a round, by layer. `options`: fields of `MethodSpec` that mean something.
+    owner's state after a round, by layer. `options`: fields of `MethodSpec` that mean something. `quantize`, `mask`:
+    how the adapter is rounded, and what clients do not get, where nobody says otherwise.
     """
 
     name: str
@@ -84,6 +87,24 @@ class Method:
     finish: Finish | None = None
     next_scores: Callable[[MasterSpec, Answers], dict[str, FactorScores]] = _keep_no_scores
     options: tuple[str, ...] = ()
+    quantize: QuantSpec = field(default_factory=QuantSpec)
+    mask: MaskSpec = field(default_factory=MaskSpec)
+
+    @property
+    def defaults(self) -> dict[str, dict[str, object]]:
+        """What sections of the federation file say where they are silent."""
+        return {"quantize": to_plain(self.quantize), "mask": to_plain(self.mask)}
+
+    def rounding(self, spec: QuantSpec) -> QuantSpec:
+        """That rounding with the method's own levels: for those who round a master to look at it.
+
+        Raises:
+            UsageError: there are none of that width.
+        """
+        try:
+            return replace(spec, codebook=self.quantize.codebook) if spec.is_rounded else spec
+        except ValueError as problem:
+            raise UsageError(f"method {self.name}: {problem}") from None
 
     def check(self, asked: Asked) -> None:
         """Refuse what does not go together.

@@ -3,7 +3,7 @@
 from typing import Final
 
 from fedlpp_cli.errors import LineageError, UsageError
-from fedlpp_cli.methods import as_lora, fedavg, fedlpp, fedsvd, ffa_lora, la_lora, rolora
+from fedlpp_cli.methods import as_lora, fedavg, fedlpp, fedqsn, fedsvd, ffa_lora, la_lora, rolora
 from fedlpp_cli.methods.method import Method
 from fedlpp_cli.records.headers import Header
 
@@ -14,6 +14,7 @@ METHODS: Final[tuple[Method, ...]] = (
     rolora.METHOD,
     la_lora.METHOD,
     as_lora.METHOD,
+    fedqsn.METHOD,
     fedsvd.METHOD,
 )
 

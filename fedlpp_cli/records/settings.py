@@ -101,10 +101,14 @@ ChoiceT = TypeVar("ChoiceT")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A federation file and where it lies; `Settings()` stands for no file."""
+    """A federation file and where it lies; `Settings()` stands for no file.
+
+    `defaults`: by section, what it says where it is silent, if the federation's method has defaults of its own.
+    """
 
     path: Path | None = None
     file: FederationFile = field(default_factory=FederationFile)
+    defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def resolve(self, kind: type[RecordT], section_name: str | None = None, /, **options: object) -> RecordT:
         """The record of class `kind`: options that are not None, then the file's section, then defaults.
@@ -128,7 +132,7 @@ class Settings:
             section = {name: value for name, value in section.items() if name not in group}
         elif not set(group) & set(section):
             section = {**section, **group}
-        defaults = SECTION_DEFAULTS.get(section_name, {})
+        defaults = {**SECTION_DEFAULTS.get(section_name, {}), **self.defaults.get(section_name, {})}
         merged = {name: _as_list(kind, name, value) for name, value in {**defaults, **section, **given}.items()}
         source = section_name
         if self.path and section:

@@ -14,6 +14,7 @@ from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import InputError, LineageError, UsageError
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import (
     BaseHeader,
@@ -24,6 +25,7 @@ from fedlpp_cli.records.headers import (
     UpdateHeader,
     spell_kind,
 )
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec, TrainSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.steps.inputs import RefLike, federation_of
@@ -215,6 +217,7 @@ class HistoryReader:
             master.path,
             out=out,
             spec=self._rounding(number, is_newest=is_newest),
+            mask=MaskSpec(),  # what all clients together have
             base=self.base,
             base_out=self.base_copy if master.header.spec.model.base.private else None,
             base_spec=self._base_rounding(),
@@ -223,12 +226,14 @@ class HistoryReader:
         return Sent(proxy, proxy.n_bytes, None)
 
     def _rounding(self, number: int, *, is_newest: bool) -> QuantSpec:
-        if is_newest and self.quantize is not None:
-            return self.quantize
+        method = method_of(self._masters[number].header, source=str(self._masters[number].path))
+        told = None if self.quantize is None else method.rounding(self.quantize)
+        if is_newest and told is not None:
+            return told
         following = self._masters.get(number + 1)
         stated = following.header.spec.quantize if following else self._masters[number].header.spec.quantize
         last = self._sent.get(number - 1)
-        return stated or (last.proxy.header.spec.quantize if last else None) or self.quantize or QuantSpec()
+        return stated or (last.proxy.header.spec.quantize if last else None) or told or method.quantize
 
     def _base_rounding(self) -> BaseQuantSpec | None:
         """That of the copy that is there; no other could be what clients have."""

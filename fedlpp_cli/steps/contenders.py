@@ -21,6 +21,7 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import open_folder
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.adapted import AdaptedModel
 from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
@@ -148,7 +149,9 @@ class Line:
     def _models(self, file: TensorFile[MasterHeader]) -> MasterModels:
         model = file.header.spec.model
         full = self._full_base(model.base)
-        quantize = self.quantize or file.header.spec.quantize or QuantSpec()
+        method = method_of(file.header, source=str(file.path))
+        told = None if self.quantize is None else method.rounding(self.quantize)
+        quantize = told or file.header.spec.quantize or method.quantize
         check_groups(components_of(file), quantize)
         return MasterModels(file, full, self._seen_base(file) if model.base.private else full, quantize)
 

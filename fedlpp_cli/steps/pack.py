@@ -29,6 +29,7 @@ from fedlpp_cli.records.headers import (
     PackageSpec,
     ProxyHeader,
 )
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.record import Digest, Record
 from fedlpp_cli.records.specs import DEFAULT_STEPS, FULL_PRECISION, QuantSpec, TrainSpec
 from fedlpp_cli.refs import parse_ref
@@ -95,7 +96,10 @@ def pack(
         raise UsageError("--sign: the same key twice")
     train, update = train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION
     with _open_proxy(proxy) as opened:
-        method_of(opened.header, source=str(opened.path)).check(Asked(train=train, update=update))
+        found = opened.header.spec
+        method_of(opened.header, source=str(opened.path)).check(
+            Asked(quantize=found.quantize, mask=found.mask or MaskSpec(), train=train, update=update)
+        )
         spec = _spec(_client_of(opened, client), train, update)
         if opened.header.spec.control_variates and not spec.train.control_variates:
             raise UsageError(

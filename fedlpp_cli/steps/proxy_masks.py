@@ -21,7 +21,10 @@ def check_mask(master: TensorFile[MasterHeader], mask: MaskSpec | None, client: 
     if mask is None:
         return None
     if mask.client and client is None:
-        raise UsageError(f"--client is missing: --mask-client {mask.client:g} hides other rows from each client")
+        raise UsageError(
+            f"--client is missing: --mask-client {mask.client:g} hides other rows from each client",
+            hint="--client NAME for each of them; MASKED=1 for make federate",
+        )
     if master.header.spec.control_variates:
         raise UsageError("--mask-server, --mask-client: control variates would tell how hidden rows move")
     if not masked_components(components_of(master)):
@@ -48,6 +51,11 @@ def masks_of(master: TensorFile[MasterHeader], spec: ProxySpec) -> dict[str, Row
 def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:
     """What an owner should know of masks before they go out."""
     seed = master.header.spec.seed
-    if spec.mask is None or seed >= GUESSABLE_SEED:
+    if spec.mask is None:
         return ()
-    return (f"masks are drawn from the federation's seed, and {seed} can be guessed: init with one of 2^40 or more",)
+    drawn = "masks are drawn from the federation's seed"
+    if spec.drawn is not None:
+        return (f"{drawn}, which {master.header.method} tells clients: they can find out who has which rows",)
+    if seed >= GUESSABLE_SEED:
+        return ()
+    return (f"{drawn}, and {seed} can be guessed: init with one of 2^40 or more",)

@@ -87,9 +87,9 @@ def quantize(
     Args:
         master: the master of the open round.
         out: where the proxy goes.
-        spec: bits, block and scales of the adapter.
+        spec: bits, block and scales of the adapter; None for the method's own.
         rank: the proxy's, for clients who train with less than the master's; None for the master's.
-        mask: what clients do not get; None for nothing.
+        mask: what clients do not get; None for what the method hides, which most do not.
         client: whose proxy it is, where `mask` hides something from each client.
         base: folder or Hub address of a private base; needed until `base_out` is there.
         base_out: where the quantized private base goes, or lies since an earlier round.
@@ -106,12 +106,13 @@ def quantize(
         LineageError: a method that this version does not know.
         ModelError: `base` is not the base of this federation.
     """
-    spec, base_spec = spec or QuantSpec(), base_spec or BaseQuantSpec()
+    base_spec = base_spec or BaseQuantSpec()
     with open_tensors(master, MasterHeader) as opened:
         method = method_of(opened.header, source=str(opened.path))
         is_private = opened.header.spec.model.base.private
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
+        spec, mask = spec or method.quantize, mask or method.mask
         rank, mask = _check_rank(opened, rank), check_mask(opened, mask, client)
         method.check(Asked(quantize=spec, mask=mask))
         shapes = shapes_of_rank(components_of(opened), rank)
@@ -143,6 +144,16 @@ def quantize(
             sha256 = sha256_of_file(place.path)
         base_path = base_out if is_private else None
         return told(groups, path=str(place.written), sha256=sha256, base=base_path)
+
+
+def defaults_of(master: RefLike) -> dict[str, dict[str, object]]:
+    """What sections of the federation file say where they are silent, by the master's method.
+
+    Raises:
+        InputError, ArtifactError, LineageError: as `open_tensors` and `method_of`.
+    """
+    with open_tensors(master, MasterHeader) as opened:
+        return method_of(opened.header, source=str(opened.path)).defaults
 
 
 def _check_rank(master: TensorFile[MasterHeader], rank: int | None) -> int:

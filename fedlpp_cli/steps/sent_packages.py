@@ -8,8 +8,10 @@ from fedlpp_cli.aggregation.control_variates import same_rate_sum
 from fedlpp_cli.aggregation.gates import check_proxy_of
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import LineageError, UsageError
+from fedlpp_cli.methods.method import Asked
 from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.specs import AggregateSpec
 from fedlpp_cli.steps.inputs import RefLike, check_parent
 from fedlpp_cli.steps.packages import OpenPackage, open_package
@@ -76,7 +78,11 @@ def _check_method(package: OpenPackage, master: TensorFile[MasterHeader]) -> Non
         raise LineageError(f"{package.name}: of method {ours.method!r}, the master has {theirs.method!r}")
     if ours.spec.drawn is not None and ours.spec.drawn.seed != theirs.spec.seed:
         raise LineageError(f"{package.name}: its factors A are drawn from another seed than the master's")
-    expected = method_of(theirs, source=str(master.path)).plan(theirs.spec, theirs.round)
+    method = method_of(theirs, source=str(master.path))
+    reason = method.refuse(Asked(quantize=ours.spec.quantize, mask=ours.spec.mask or MaskSpec()))
+    if reason is not None:
+        raise LineageError(f"{package.name}: not of method {theirs.method}: {reason}")
+    expected = method.plan(theirs.spec, theirs.round)
     if ours.spec.factors != expected:
         raise LineageError(
             f"{package.name}: its plan of factors ({ours.spec.factors.trains}) is not the one that method "

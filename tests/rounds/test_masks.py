@@ -11,7 +11,6 @@ from support.parties import RECIPE, Federation
 from fedlpp_cli import aggregate, client_train, evaluate, inspect, log, pack, quantize, simulate, status, verify
 from fedlpp_cli.adapters.masks import pack_rows, read_rows, visible_name
 from fedlpp_cli.adapters.proxy_tensors import read_component
-from fedlpp_cli.artifact.run_folder import RoundPaths
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.cli.app import app
 from fedlpp_cli.engines.attack_spec import AttackSpec
@@ -29,45 +28,15 @@ CLIENTS = ("a", "b", "c")
 SPEC = QuantSpec(bits="4", codebook="symmetric", block=16)
 
 
-class Masked(Federation):
-    """Every client has a proxy and a package of its own."""
-
-    mask = MASK
-
-    def paths(self, number):
-        return RoundPaths(self.folder, number)
-
-    def send(self, number):
-        for client in self.clients:
-            self.send_to(number, client)
-
-    def send_to(self, number, client, **options):
-        paths = self.paths(number)
-        quantize(self.master(number), out=paths.proxy_for(client), spec=self.quantize, mask=self.mask, client=client)
-        pack(paths.proxy_for(client), out=paths.package_for(client), train=self.train, update=self.round_updates,
-             ledger=self.folder / "releases.jsonl", **options)  # fmt: skip
-
-    def train_client(self, number, client, **options):
-        return client_train(self.paths(number).package_for(client), client=client, data=self.data(client),
-                            out=self.update(number, client), base=self.base, device="cpu", **options)  # fmt: skip
-
-    def packages(self, number):
-        return [self.paths(number).package_for(client) for client in self.clients]
-
-    def fold(self, number, updates=None):
-        return aggregate(self.master(number), updates or self.updates(number), packages=self.packages(number),
-                         out=self.master(number + 1), spec=self.aggregate)  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory, llama):
-    made = Masked(tmp_path_factory.mktemp("masks"), llama, clients=CLIENTS, quantize=SPEC)
+    made = Federation(tmp_path_factory.mktemp("masks"), llama, clients=CLIENTS, quantize=SPEC, mask=MASK)
     made.play(2)
     return made
 
 
 def rows_of(federation, number, client):
-    with TensorFile(federation.paths(number).proxy_for(client), ProxyHeader) as proxy:
+    with TensorFile(federation.proxy(number, client), ProxyHeader) as proxy:
         return {name: read_rows(proxy, name) for name in proxy.header.spec.shapes if name.endswith("lora_B")}
 
 
@@ -86,7 +55,7 @@ def test_a_client_gets_rows_of_the_one_rounding_and_zeros(federation):
     master = read_all(federation.master(1))
     for client in CLIENTS:
         visible = rows_of(federation, 1, client)
-        with TensorFile(federation.paths(1).proxy_for(client), ProxyHeader) as proxy:
+        with TensorFile(federation.proxy(1, client), ProxyHeader) as proxy:
             assert (proxy.header.spec.mask, proxy.header.spec.client) == (MASK, client)
             for name in proxy.header.spec.shapes:
                 found, rounded = read_component(proxy, name), round_tensor(master[name], SPEC, name=name)
@@ -154,14 +123,14 @@ def test_every_command_reads_it(federation, tmp_path):
     assert (first.package, second.bits) == (None, "4")
     assert second.bytes_down is not None
     rows = evaluate(
-        [federation.master(1), *(f"{client}={federation.paths(1).package_for(client)}" for client in CLIENTS)],
+        [federation.master(1), *(f"{client}={federation.package(1, client)}" for client in CLIENTS)],
         data=federation.data("a"), base=federation.base, device="cpu",
     ).rows  # fmt: skip
     assert [row.model for row in rows] == ["base", "central", "a proxy", "b proxy", "c proxy"]
     assert "masks 0.125 and 0.5 of b" in rows[3].detail
-    packed = inspect(federation.paths(1).package_for("a")).header["spec"]
+    packed = inspect(federation.package(1, "a")).header["spec"]
     assert packed["client"] == "a"
-    card = (federation.paths(1).package_for("a") / "README.md").read_text()
+    card = (federation.package(1, "a") / "README.md").read_text()
     assert "is not whole" in card
 
 
@@ -177,13 +146,12 @@ def test_a_simulation_ends_in_the_same_master(federation, tmp_path):
         simulate(spec, data, out=tmp_path / "run", n_rounds=3, attack=AttackSpec(attack="sign-flip", n_attackers=1))
 
 
-def test_a_package_is_for_its_client_and_for_this_federation(federation, tmp_path):
-    paths = federation.paths(1)
+def test_a_package_is_for_its_client_and_for_this_federation(federation, tmp_path, runner):
     with pytest.raises(LineageError, match="is for client 'a', not for 'b'"):
-        client_train(paths.package_for("a"), client="b", data=federation.data("b"), out=tmp_path / "u",
+        client_train(federation.package(1, "a"), client="b", data=federation.data("b"), out=tmp_path / "u",
                      base=federation.base, device="cpu")  # fmt: skip
     with pytest.raises(UsageError, match="hides what client 'a' is not to get"):
-        pack(paths.proxy_for("a"), client="b", out=tmp_path / "p", ledger=tmp_path / "ledger")
+        pack(federation.proxy(1, "a"), client="b", out=tmp_path / "p", ledger=tmp_path / "ledger")
 
     def other(tensors):
         return {
@@ -192,14 +160,18 @@ def test_a_package_is_for_its_client_and_for_this_federation(federation, tmp_pat
             for name, value in tensors.items()
         }  # fmt: skip
 
-    reforge(paths.proxy_for("a"), tmp_path / "proxy", kind=ProxyHeader, change=other)
+    reforge(federation.proxy(1, "a"), tmp_path / "proxy", kind=ProxyHeader, change=other)
     pack(tmp_path / "proxy", out=tmp_path / "package", train=RECIPE, ledger=tmp_path / "ledger")
     client_train(tmp_path / "package", client="a", data=federation.data("a"), out=tmp_path / "update",
                  base=federation.base, device="cpu")  # fmt: skip
     packages = [tmp_path / "package", *federation.packages(1)[1:]]
     updates = [tmp_path / "update", *federation.updates(1)[1:]]
-    with pytest.raises(LineageError, match="masks of another federation"):
-        aggregate(federation.master(1), updates, packages=packages, out=tmp_path / "next")
+    call = ["aggregate", federation.master(1), *updates, *(f"--package={one}" for one in packages)]
+    result = runner.invoke(app, [*map(str, call), "--out", str(tmp_path / "next")])
+    assert result.exit_code == LineageError.exit_code
+    assert "masks of another federation" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "next").exists()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +187,7 @@ def test_a_client_refuses_what_is_no_mask(federation, tmp_path, change, needle):
         found = {name: change(name, value) for name, value in tensors.items()}
         return {name: value for name, value in found.items() if value is not None}
 
-    reforge(federation.paths(1).proxy_for("a"), tmp_path / "proxy", kind=ProxyHeader, change=changed)
+    reforge(federation.proxy(1, "a"), tmp_path / "proxy", kind=ProxyHeader, change=changed)
     pack(tmp_path / "proxy", out=tmp_path / "package", train=RECIPE, ledger=tmp_path / "ledger")
     with pytest.raises(ArtifactError, match=needle):
         client_train(tmp_path / "package", client="a", data=federation.data("a"), out=tmp_path / "u",
@@ -223,7 +195,7 @@ def test_a_client_refuses_what_is_no_mask(federation, tmp_path, change, needle):
     assert not (tmp_path / "u").exists()
 
 
-def test_a_proxy_with_other_shares_or_none_is_a_second_release_are_a_second_release(federation, tmp_path):
+def test_a_proxy_with_other_shares_or_none_is_a_second_release(federation, tmp_path):
     ledger = federation.folder / "releases.jsonl"
     other, fresh = MaskSpec(client=0.25), MaskSpec(client=0.25, fresh=True)
     for number, mask in enumerate((None, MaskSpec(server=0.125), other, fresh)):
@@ -259,7 +231,7 @@ def test_what_masks_do_not_go_with_is_refused_before(federation, tmp_path):
         quantize(**call, mask=MaskSpec(server=0.5), client="a")
     control = TrainSpec(steps=1, optimizer="sgd", weight_decay=0.0, control_variates=True)
     with pytest.raises(UsageError, match="--control-variates"):
-        pack(federation.paths(0).proxy_for("a"), out=tmp_path / "p", train=control, ledger=tmp_path / "ledger")
+        pack(federation.proxy(0, "a"), out=tmp_path / "p", train=control, ledger=tmp_path / "ledger")
     with pytest.raises(UsageError, match="do not go with"):
         simulate(
             FederationSpec(base=federation.base, mask=MASK, train=control),
@@ -288,9 +260,8 @@ def test_options_and_the_file_say_what_is_hidden(federation, runner, tmp_path):
 
 def test_rounded_updates_keep_what_masks_hide_now(federation, tmp_path):
     """Masks that change: a state holds what rounding took from rows that a later package hides."""
-    made = Masked(tmp_path, federation.base, clients=("a",), quantize=SPEC,
-                  round_updates=QuantSpec(bits="2", block=16))  # fmt: skip
-    made.mask = MaskSpec(client=0.5, fresh=True)
+    made = Federation(tmp_path, federation.base, clients=("a",), quantize=SPEC,
+                      round_updates=QuantSpec(bits="2", block=16), mask=MaskSpec(client=0.5, fresh=True))  # fmt: skip
     made.init()
     states = []
     for number in range(2):
@@ -312,9 +283,40 @@ def test_rounded_updates_keep_what_masks_hide_now(federation, tmp_path):
 def test_privacy_for_examples_adds_no_noise_to_hidden_rows(federation, tmp_path):
     pytest.importorskip("dp_accounting")
     settings = PrivacySettings(spec=PrivacySpec(noise_multiplier=1.0), ledger=tmp_path / "ledger", new_ledger=True)
-    client_train(federation.paths(1).package_for("a"), client="a", data=federation.data("a"), out=tmp_path / "u",
+    client_train(federation.package(1, "a"), client="a", data=federation.data("a"), out=tmp_path / "u",
                  base=federation.base, device="cpu", privacy=settings)  # fmt: skip
     update = read_all(tmp_path / "u")
     for name, rows in rows_of(federation, 1, "a").items():
         assert (update[name][~torch.from_numpy(rows)] == 0).all()
         assert (update[name][torch.from_numpy(rows)] != 0).all()
+
+
+@pytest.mark.parametrize(("method", "trained"), [("ffa-lora", "BB"), ("rolora", "BA")])
+def test_masks_go_with_rounds_of_one_factor(method, trained, tmp_path, llama):
+    """A round of B is averaged over those who got a row; one of A over all, with B at rest, masked or not."""
+    made = Federation(tmp_path, llama, clients=CLIENTS, quantize=SPEC, mask=MASK, method=method)
+    made.play(2)
+    for number, factor in enumerate(trained):
+        before, after = read_all(made.master(number)), read_all(made.master(number + 1))
+        visible = {client: rows_of(made, number, client) for client in CLIENTS}
+        updates = {client: read_all(made.update(number, client)) for client in CLIENTS}
+        for name, value in before.items():
+            if not name.endswith(f"lora_{factor}"):
+                assert after[name].equal(value)
+                assert all(name not in update for update in updates.values())
+                continue
+            masks = [visible[client].get(name, np.ones(len(value), np.bool_)) for client in CLIENTS]
+            for rows, update in zip(masks, updates.values(), strict=True):
+                assert (update[name][~torch.from_numpy(rows)] == 0).all()
+            seen = np.sum(masks, axis=0)[:, None]
+            total = np.sum([update[name].double().numpy() for update in updates.values()], axis=0)
+            mean = np.divide(total, seen, out=np.zeros_like(total), where=seen > 0) * masks[0].mean()
+            np.testing.assert_allclose(after[name], value.double().numpy() + mean, rtol=0, atol=1e-7)
+    assert verify([tmp_path], rerun=True).missing == 0
+    warning = quantize(made.master(1), out=tmp_path / "p", spec=SPEC, mask=MASK, client="a", dry_run=True).warnings[0]
+    assert ("tells clients" if method == "ffa-lora" else "7 can be guessed") in warning
+    spec = FederationSpec(
+        base=llama, method=method, seed=7, task=made.task, lora=made.lora, quantize=SPEC, mask=MASK, train=RECIPE
+    )
+    played = simulate(spec, {client: made.data(client) for client in CLIENTS}, out=tmp_path / "run", n_rounds=2)
+    assert played.sha256 == sha256_of(made.master(2))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlpp_cli import aggregate, client_train, init, pack, quantize
+from fedlpp_cli.artifact.run_folder import RoundPaths
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.methods import MethodSpec
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
@@ -39,6 +41,7 @@ class Federation:
     method_options: MethodSpec | None = None
     base_quantize: BaseQuantSpec | None = None
     aggregate: AggregateSpec = field(default_factory=AggregateSpec)
+    mask: MaskSpec = field(default_factory=MaskSpec)
 
     def __post_init__(self) -> None:
         for number, client in enumerate(self.clients):
@@ -53,11 +56,19 @@ class Federation:
     def master(self, number: int) -> Path:
         return self.round(number) / "master.safetensors"
 
-    def proxy(self, number: int) -> Path:
-        return self.round(number) / "proxy.safetensors"
+    @property
+    def addressees(self) -> tuple[str | None, ...]:
+        """For whom there is a package of its own; None for one that is for all."""
+        return self.clients if self.mask.client else (None,)
 
-    def package(self, number: int) -> Path:
-        return self.round(number) / "package"
+    def proxy(self, number: int, client: str | None = None) -> Path:
+        return RoundPaths(self.folder, number).proxy_for(client)
+
+    def package(self, number: int, client: str | None = None) -> Path:
+        return RoundPaths(self.folder, number).package_for(client)
+
+    def packages(self, number: int) -> list[Path]:
+        return [self.package(number, client) for client in self.addressees]
 
     def update(self, number: int, client: str) -> Path:
         return self.round(number) / "updates" / f"{client}.safetensors"
@@ -75,18 +86,25 @@ class Federation:
         )  # fmt: skip
 
     def send(self, number: int) -> None:
+        """To each that gets a package of its own, or one for all."""
+        for client in self.addressees:
+            self.send_to(number, client)
+
+    def send_to(self, number: int, client: str | None) -> None:
         """`quantize` and `pack`."""
         quantize(
             self.master(number),
-            out=self.proxy(number),
+            out=self.proxy(number, client),
             spec=self.quantize,
+            mask=self.mask,
+            client=client,
             base=self.base,
             base_out=self.folder / "base" if self.private_base else None,
             base_spec=self.base_quantize,
         )
         pack(
-            self.proxy(number),
-            out=self.package(number),
+            self.proxy(number, client),
+            out=self.package(number, client),
             train=self.train,
             update=self.round_updates,
             base_artifact=self.folder / "base" if self.private_base else None,
@@ -98,7 +116,7 @@ class Federation:
             options.setdefault("state", self.state(number - 1, client) if number else None)
             options.setdefault("state_out", self.state(number, client))
         return client_train(
-            self.package(number),
+            self.package(number, client if client in self.addressees else None),
             client=client,
             data=self.data(client),
             out=self.update(number, client),
@@ -112,7 +130,7 @@ class Federation:
         return aggregate(
             self.master(number),
             updates or self.updates(number),
-            packages=[self.package(number)],
+            packages=self.packages(number),
             out=self.master(number + 1),
             spec=self.aggregate,
         )

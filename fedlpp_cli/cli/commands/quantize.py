@@ -1,5 +1,6 @@
 """`fedlpp quantize`."""
 
+import dataclasses
 from typing import Annotated
 
 import typer
@@ -69,9 +70,10 @@ def quantize(
     fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
     """
+    from fedlpp_cli.steps.quantize import defaults_of
     from fedlpp_cli.steps.quantize import quantize as step
 
-    settings = read_settings(federation)
+    settings = dataclasses.replace(read_settings(federation), defaults=defaults_of(master))
     return step(
         master,
         out=out,

@@ -34,6 +34,7 @@ TRAINED = {
     "ffa-lora": ("B", "B"),
     "rolora": ("B", "A"),
     "la-lora": ("AB", "AB"),
+    "fedqsn": ("AB", "AB"),
     "fedsvd": ("B", "B"),
     "as-lora": ("B", "A"),
 }
@@ -43,12 +44,17 @@ ADAPTER = LoraSpec(rank=2, target_modules=("q_proj", "v_proj"))
 ONE_FACTOR = sorted(name for name, (first, second) in TRAINED.items() if len(first) == len(second) == 1)
 
 
+# The only method whose clients get other proxies than one another.
+MASKED = "fedqsn"
+
+
 def rounding_for(method):
-    return FULL_PRECISION if method == "fedavg" else QuantSpec(bits="3", block=16)
+    return FULL_PRECISION if method == "fedavg" else method_named(method).rounding(QuantSpec(bits="3", block=16))
 
 
 def federation(folder, base, method, **fields):
-    given = {"train": RECIPE, "lora": ADAPTER, "quantize": rounding_for(method), **fields}
+    mask = method_named(method).mask
+    given = {"train": RECIPE, "lora": ADAPTER, "quantize": rounding_for(method), "mask": mask, **fields}
     return Federation(folder, base, method=method, **given)
 
 
@@ -71,9 +77,10 @@ def test_the_table_and_these_rows_have_the_same_methods():
 
 def test_the_method_is_in_every_artifact(run):
     for number, client in itertools.product(range(2), run.clients):
-        paths = [run.master(number), run.proxy(number), run.update(number, client)]
+        to = client if client in run.addressees else None
+        paths = [run.master(number), run.proxy(number, to), run.update(number, client)]
         assert {header_of(path).method for path in paths} == {run.method}
-        assert json.loads((run.package(number) / "manifest.json").read_text())["method"] == run.method
+        assert json.loads((run.package(number, to) / "manifest.json").read_text())["method"] == run.method
     report = run.round(1) / "master.report.json"
     assert json.loads(report.read_text())["method"] == run.method
     verify([run.folder])
@@ -112,7 +119,8 @@ def test_the_mean_of_products_is_the_product_of_means(method, tmp_path, llama):
 
 @pytest.mark.parametrize("method", sorted(TRAINED))
 def test_methods_go_with_privacy_for_examples_and_a_robust_rule(method, tmp_path, llama):
-    made = federation(tmp_path, llama, method, clients=("a", "b", "c"), aggregate=AggregateSpec(rule="median"))
+    robust = AggregateSpec(clip_to_median=True) if method == MASKED else AggregateSpec(rule="median")
+    made = federation(tmp_path, llama, method, clients=("a", "b", "c"), aggregate=robust)
     made.init()
     made.send(0)
     for client in made.clients:
@@ -127,8 +135,9 @@ def test_methods_go_with_privacy_for_examples_and_a_robust_rule(method, tmp_path
 
 def test_a_simulation_ends_in_the_same_master(run, tmp_path, llama):
     spec = FederationSpec(
-        base=llama, method=run.method, seed=7, task=run.task, lora=ADAPTER, quantize=run.quantize, train=RECIPE
-    )
+        base=llama, method=run.method, seed=7, task=run.task, lora=ADAPTER, quantize=run.quantize, mask=run.mask,
+        train=RECIPE,
+    )  # fmt: skip
     simulate(spec, {client: run.data(client) for client in run.clients}, out=tmp_path / "run", n_rounds=2)
     made = tmp_path / "run" / "round-0002" / "master.safetensors"
     assert made.read_bytes() == run.master(2).read_bytes()
@@ -178,6 +187,9 @@ REFUSED = [
     ("fedavg", {"quantize": QuantSpec(bits="3", block=16)}, "in full precision"),
     ("as-lora", {"train": replace(RECIPE, proximal_mu=0.1)}, "FedProx"),
     ("la-lora", {"train": TrainSpec(steps=1)}, "needs two"),
+    (MASKED, {"quantize": QuantSpec(bits="3", block=16)}, "its levels are symmetric, not nf"),
+    (MASKED, {"quantize": FULL_PRECISION}, "what clients get is rounded"),
+    (MASKED, {"mask": MaskSpec()}, "it hides rows from clients; --mask-client"),
     ("fedsvd", {"round_updates": QuantSpec(bits="4")}, "cannot be rounded"),
     ("fedsvd", {"aggregate": AggregateSpec(server_optimizer="adam")}, "made anew each round"),
     *((name, {"aggregate": AggregateSpec(combine="svd")}, "mean of products already") for name in ONE_FACTOR),
@@ -197,7 +209,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(method, fields, reason, 
     made = federation(tmp_path, llama, method, **fields)
     with pytest.raises(UsageError, match=f"method {method}: .*{reason}"):
         made.play(1)
-    given = {"quantize": rounding_for(method), "train": RECIPE}
+    given = {"quantize": rounding_for(method), "mask": method_named(method).mask, "train": RECIPE}
     given |= {"update" if name == "round_updates" else name: value for name, value in fields.items()}
     spec = FederationSpec(base=llama, method=method, lora=ADAPTER, **given)
     keeps = spec.train.control_variates
@@ -206,7 +218,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(method, fields, reason, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", ONE_FACTOR)
+@pytest.mark.parametrize("method", [*ONE_FACTOR, MASKED])
 def test_an_adapter_without_factors_has_none_to_choose_from(method, tmp_path, bert):
     task = TaskSpec(kind="seq-cls", max_length=16, labels=("yes", "no"))
     lora = LoraSpec(target_modules=(), modules_to_save=("classifier",))
