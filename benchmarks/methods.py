@@ -1,25 +1,26 @@
 """`make bench-methods`: all methods, without privacy for examples and with epsilon 8 and 3, at equal rounds and steps.
 
 A cell is a federation on WordNet's glosses (`examples/wordnet-minilm/private.toml`), played from its start and scored
-on held-out rows. Its size is cut to about a minute and a half of one core, of which the whole design has some 70 cells:
+on held-out rows. Its size is cut to about a minute of one core, as the whole design has ten cells a method:
 
 - 6 rounds of 2 steps, 96 of a client's 1,171 to 2,312 rows in a step on average, where the example has 4 rounds of 4
   steps of 256: more rounds, as RoLoRA and AS-LoRA choose by rounds, and two steps, the fewest that LA-LoRA can take;
 - LoRA of rank 4 on query and value of the upper three of the six layers: no backward pass through the lower ones;
 - at most 32 tokens of a gloss (one in twenty is longer); the first 600 of the 1,200 held-out rows;
-- one seed without noise, two at epsilon 8, three at epsilon 3. Seeds draw adapters and heads; the noise is secret, and
-  new each time. Data and clients are the same in all cells.
+- one seed without noise, three with each epsilon, and one federation for each of three learning rates. Seeds draw
+  adapters and heads; the noise is secret, and new each time. Data and clients are the same in all cells.
 
 One optimizer for all: AdamW, begun anew in each round, without weight decay. The papers have SGD (FFA-LoRA, FedSVD,
 AS-LoRA) and AdamW (LA-LoRA, on text). As methods that train one factor at a time move less in a step, each method has
 a learning rate of its own: of three, the one with the best central model in one federation at epsilon 8, of a seed that
 is not reported; all numbers are then of that rate, also without noise and at epsilon 3.
 
-The head is trained whole, by every method at every step. FedSVD and AS-LoRA keep a random head as it was drawn, on text;
-the toolkit trains new heads, and with 12 classes and so few steps there would be little to see. What the head does alone is a row of its own. AS-LoRA's warm-up has 2
-rounds, the fewest possible. `fedlpp` is LoRA with both factors, rounded as all others are; `fedavg` the same in full
-precision. Claims are differences within seeds, with Student's interval over them; seeds of both levels together where
-a claim is about both.
+The head is trained whole, by every method at every step. FedSVD and AS-LoRA keep a random head as it was drawn, on
+text; the toolkit trains new heads, and with 12 classes and so few steps there would be little to see. What the head
+does alone is a row of its own. AS-LoRA's warm-up has 2 rounds, the fewest possible. `fedlpp` is LoRA with both factors,
+rounded as all others are; `fedavg` the same in full precision. Claims are differences within seeds, with Student's
+interval over them, and where a claim is about both epsilons over the pairs of both, although those of one seed begin
+alike and are not quite independent. The held-out rows are the same for all and no part of the intervals.
 
 What a cell came to is kept in `benchmarks/work`: interrupted, it goes on (JOBS: how many cells at once).
 """
@@ -53,7 +54,7 @@ SCORE: Final = "likelihood of a token" if FAST else "accuracy"
 RATES: Final = (5e-3,) if FAST else (5e-3, 1.5e-2, 4.5e-2)
 SEARCHED: Final = (8.0, 1000)  # epsilon and seed
 # Epsilon to the number of seeds.
-LEVELS: Final[Mapping[float | None, int]] = {None: 1, 3.0: 2} if FAST else {None: 1, 8.0: 2, 3.0: 3}
+LEVELS: Final[Mapping[float | None, int]] = {None: 1, 3.0: 2} if FAST else {None: 1, 8.0: 3, 3.0: 3}
 NAMES: Final = (*(method.name for method in METHODS), *(() if FAST else (HEAD_ALONE,)))
 CONFIDENCE: Final = 0.95
 

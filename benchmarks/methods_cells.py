@@ -237,7 +237,9 @@ def _scores(run: Path, world: World) -> dict[str, float]:
     central = rows["central"]
     # What travels in full precision has no proxy beside it.
     both = {"central": central, "proxy": rows.get("proxy", central)}
-    return {who: scores.get("accuracy") or 1 / scores["perplexity"] for who, scores in both.items()}
+    return {
+        who: scores["accuracy"] if "accuracy" in scores else 1 / scores["perplexity"] for who, scores in both.items()
+    }
 
 
 def _kilobytes(run: Path) -> dict[str, float]:
