@@ -33,6 +33,7 @@ svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .86rem; margin: .4rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td:not(.w) { white-space: nowrap; }
 .w { text-align: left; overflow-wrap: break-word; max-width: 24rem; }
 th:first-child, td:first-child { padding-left: 0; }
 details { margin: .3rem 0 .8rem; } summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
