@@ -70,7 +70,8 @@ def _figure(figure: Figure) -> str:
     assert isinstance(figure, Plot | Rows)  # noqa: S101  # nothing else is left
     caption = tag("figcaption", tag("h3", text(figure.title)) + tag("p", text(figure.about)))
     numbers = tag("details", tag("summary", "The numbers") + _table(figure.table)) if figure.table.rows else ""
-    return tag("figure", caption + svg_of(figure) + numbers)
+    drawing = tag("div", svg_of(figure), class_="scroll")  # letters stay readable where the screen is narrow
+    return tag("figure", caption + drawing + numbers)
 
 
 def _table(table: Table) -> str:
