@@ -127,7 +127,9 @@ def _parameter_row(parameter: Any) -> str:
     default = "required" if parameter.required else shown if isinstance(shown, str) else ""
     if not default and shown and parameter.default not in (None, False):
         default = str(parameter.default)
-    return f"| {names} | {(parameter.help or '').replace('|', chr(92) + '|')} | {default} |"
+    # A bracket that the terminal would take for markup has a backslash in front.
+    about = (parameter.help or "").replace(chr(92) + "[", "[").replace("|", chr(92) + "|")
+    return f"| {names} | {about} | {default} |"
 
 
 def _field_table(

@@ -21,9 +21,10 @@ def open_regular(path: Path, *, follow: bool = True) -> int:
         raise InputError(f"{path}: a link, a plain file is needed")
     with input_errors(path):
         descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise InputError(f"{path}: not a regular file")
+        raise InputError(f"{path}: {'a folder, a file is needed' if stat.S_ISDIR(mode) else 'not a regular file'}")
     return descriptor
 
 

@@ -28,7 +28,7 @@ ShardOpt = Annotated[
     typer.Option(
         "--shard",
         metavar="CLIENT|REF",
-        help="Rows that attackers may train on: a name under [clients] of the federation file, or a file; repeat it "
+        help="Rows that attackers may train on: a name under \\[clients] of the federation file, or a file; repeat it "
         "for more. The first is the lone client's.",
         show_default="all under [clients]",
         rich_help_panel=ATTACK,
@@ -84,7 +84,9 @@ BudgetOpt = Annotated[
 ]  # fmt: skip
 MaxRhoOpt = Annotated[
     float | None,
-    typer.Option("--max-rho", help="Exit with 12 if an attack that counts recovers more.", show_default=False),
+    typer.Option(
+        "--max-rho", max=2, help="Exit with 12 if an attack that counts recovers more; 0.8 is 80 %.", show_default=False
+    ),
 ]
 AuditOutOpt = Annotated[
     str | None,

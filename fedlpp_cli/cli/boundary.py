@@ -2,10 +2,11 @@
 
 import functools
 import inspect
+import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -65,6 +66,7 @@ def command(
         def run(json: bool, quiet: bool, **options: Any) -> None:
             screen = Screen(name, as_json=json, quiet=quiet, process=process_number())
             try:
+                _check_finite(options)
                 with on_screen(screen):
                     result = function(**options)
                 screen.show(result)
@@ -86,6 +88,17 @@ def command(
         return function
 
     return register
+
+
+def _check_finite(options: Mapping[str, object]) -> None:
+    """A limit that is no number would be kept by everything; typer's ranges let it pass.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: a finite number is needed")
 
 
 def _with_common_options(function: Callable[..., Record]) -> inspect.Signature:

@@ -37,13 +37,22 @@ DATA = "Data"
 SCORING = "Scoring"
 
 
-def of(spec: type[Record] | Record, field: str, text: str, *, panel: str | None = None, flag: str | None = None) -> Any:
+def of(
+    spec: type[Record] | Record,
+    field: str,
+    text: str,
+    *,
+    panel: str | None = None,
+    flag: str | None = None,
+    at_least: int | None = None,
+) -> Any:
     """An option for a record's field: None where it is not given, the record's default in the help."""
     default = getattr(spec if isinstance(spec, Record) else _defaults(spec), field, None)
     shown = default if isinstance(default, str | int | float) and not isinstance(default, bool) else None
     return typer.Option(
         flag or f"--{field.replace('_', '-')}",
         help=text,
+        min=at_least,
         show_default=f"{shown:g}" if isinstance(shown, float) else str(shown) if shown is not None else False,
         rich_help_panel=panel,
     )
@@ -289,8 +298,10 @@ SplitOpt = Annotated[
     str | None,
     typer.Option("--split", help="Of a data set that has several.", show_default="train", rich_help_panel=DATA),
 ]
-EvaluateBatchSizeOpt = Annotated[int | None, of(EvaluateSpec, "batch_size", "Rows in a batch.", panel=SCORING)]
-LimitOpt = Annotated[int | None, of(EvaluateSpec, "limit", "Score only the first rows.", panel=SCORING)]
+EvaluateBatchSizeOpt = Annotated[
+    int | None, of(EvaluateSpec, "batch_size", "Rows in a batch.", panel=SCORING, at_least=1)
+]
+LimitOpt = Annotated[int | None, of(EvaluateSpec, "limit", "Score only the first rows.", panel=SCORING, at_least=1)]
 GenerateOpt = Annotated[
     bool | None,
     typer.Option(

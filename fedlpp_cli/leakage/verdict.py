@@ -10,6 +10,7 @@ from fedlpp_cli.records.reports import Interval
 # Recovery ratios from which on a model is called not protected, and partly protected.
 LOST: Final = 0.9
 PARTLY: Final = 0.5
+NOT_JUDGED: Final = "NOT JUDGED: no attack that counts was tried."
 
 _DOES: Final[dict[Attack, str]] = {
     "proxy": "who takes the newest proxy as it is",
@@ -43,8 +44,9 @@ def verdict(rows: Sequence[AttackRow], central: Recovery, *, max_rho: float | No
         told = f"the gain is {central.gain:.3g}{_interval(central.gain_interval)}"
         return f"NOTHING TO PROTECT: central is not told from base on these {n_examples} rows ({told})."
     if worst is None:
-        return "NOT JUDGED: no attack that counts was tried."
-    return " ".join([_opinion(rows[worst]), *_beside(rows), *_decision(rows[worst], max_rho)])
+        return NOT_JUDGED
+    decision = _decision(rows[worst], max_rho, is_whole=not _missed(rows))
+    return " ".join([_opinion(rows[worst]), *_beside(rows), *decision])
 
 
 def exceeds(row: AttackRow | None, max_rho: float | None) -> bool:
@@ -78,18 +80,24 @@ def _beside(rows: Sequence[AttackRow]) -> list[str]:
     if others:
         best = max(others, key=lambda row: row.rho or 0.0)
         said.append(f"Not counted: {_percent(best.rho or 0.0)} with {best.knows} ({best.attack}, {best.variant}).")
-    missed = sum(row.counts and row.skipped is not None and row.skipped.startswith("--budget") for row in rows)
+    missed = _missed(rows)
     if missed:
         said.append(f"{missed} of the attacks that count did not fit into --budget.")
     return said
 
 
-def _decision(row: AttackRow, max_rho: float | None) -> list[str]:
+def _missed(rows: Sequence[AttackRow]) -> int:
+    """How many attacks that count there was no time for."""
+    return sum(row.counts and row.skipped is not None and row.skipped.startswith("--budget") for row in rows)
+
+
+def _decision(row: AttackRow, max_rho: float | None, *, is_whole: bool) -> list[str]:
     if max_rho is None:
         return []
     if exceeds(row, max_rho):
         return [f"Do not send the next package: --max-rho allows {_percent(max_rho)}."]
-    return [f"The next package may go: --max-rho allows {_percent(max_rho)}."]
+    may_go = "The next package may go" if is_whole else "By what was tried the next package may go"
+    return [f"{may_go}: --max-rho allows {_percent(max_rho)}."]
 
 
 def _percent(value: float) -> str:

@@ -19,6 +19,7 @@ from fedlpp_cli.planning.choice import comments, write_choice
 from fedlpp_cli.planning.inputs import read_inputs
 from fedlpp_cli.planning.planner import Effort, Planner
 from fedlpp_cli.planning.rounds import Stage
+from fedlpp_cli.planning.verdict import way_out
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.compute import ComputeSpec
 from fedlpp_cli.records.headers import ReportHeader
@@ -147,7 +148,7 @@ def _write(
         raise LeakageError(
             found.verdict,
             result=result,
-            hint="more of --bits, --block, --rank, --group-by; fewer rounds; or a target that can be met",
+            hint=way_out(found.rows),
         )
     return result
 

@@ -60,6 +60,8 @@ def verdict(rows: Sequence[PlanRow], targets: PlanTargets, chosen: int | None, *
             "after these rounds even the federation without rounding is not told from the base: more rounds, steps or "
             "rows are needed before leakage means anything"
         )
+    if not simulated:
+        return "no setting's rounds were played, so that nobody knows what any would give away"
     if chosen is None:
         known = [row.rho for row in simulated if row.rho is not None and not row.for_comparison]
         best = f"; the smallest rho is {min(known):.2f}" if known else ""
@@ -70,6 +72,16 @@ def verdict(rows: Sequence[PlanRow], targets: PlanTargets, chosen: int | None, *
         rho += ": its proxies give away nearly all that the owner's model has learned"
     reason = f"meets {spell_targets(targets)} with the fewest bytes" if targets != PlanTargets() else "the smallest rho"
     return f"chosen: {row.label} ({reason}){rho}"
+
+
+def way_out(rows: Sequence[PlanRow]) -> str:
+    """What to try where nothing is chosen."""
+    simulated = [row for row in rows if row.central]
+    if not simulated:
+        return "a larger --budget"
+    if all(row.rho is None for row in simulated):
+        return "more --rounds, more steps under [train] of the federation file, or more rows, of the clients' kind"
+    return "more of --bits, --block, --rank, --group-by; fewer rounds; or a target that can be met"
 
 
 def spell_targets(targets: PlanTargets) -> str:

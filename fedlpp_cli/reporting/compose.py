@@ -1,13 +1,12 @@
 """From a story to a page: which sections there are, in which order, and what stands above them."""
 
-from collections.abc import Iterator
+from typing import Final
 
 from fedlpp_cli.records.audits import AuditReport
 from fedlpp_cli.records.specs import TaskSpec
 from fedlpp_cli.reporting.content import Missing, Page, Section
 from fedlpp_cli.reporting.figures import Figure, Plot, Rows
-from fedlpp_cli.reporting.scales import value_text, value_texts
-from fedlpp_cli.reporting.score_table import score_tables
+from fedlpp_cli.reporting.key_numbers import key_numbers
 from fedlpp_cli.reporting.sections.audits import audits
 from fedlpp_cli.reporting.sections.budget import budget
 from fedlpp_cli.reporting.sections.clients import clients
@@ -16,11 +15,19 @@ from fedlpp_cli.reporting.sections.lineage import lineage
 from fedlpp_cli.reporting.sections.losses import losses
 from fedlpp_cli.reporting.sections.norms import norms
 from fedlpp_cli.reporting.sections.other import others
+from fedlpp_cli.reporting.sections.plans import plans
 from fedlpp_cli.reporting.sections.scores import scores
-from fedlpp_cli.reporting.story import Story, rounds_with_reports
+from fedlpp_cli.reporting.sections.update_audits import update_audits
+from fedlpp_cli.reporting.story import Story
 from fedlpp_cli.reporting.words import counted, short, task_text
 
-_IN_ORDER = (scores, audits, frontier, others, losses, clients, norms, budget, lineage)
+_IN_ORDER = (scores, audits, frontier, update_audits, plans, others, losses, clients, norms, budget, lineage)
+_KINDS: Final = {
+    "audit-update": "an audit of an update",
+    "audit": "an audit",
+    "evaluate": "an evaluation",
+    "plan": "a plan",
+}
 
 
 def compose(story: Story) -> Page:
@@ -38,7 +45,7 @@ def compose(story: Story) -> Page:
         title=_title(story),
         lead=_lead(story),
         verdict=_verdict(story),
-        key=tuple(_key(story)),
+        key=tuple(key_numbers(story)),
         sections=tuple(sections),
         missing=tuple(missing),
     )
@@ -74,7 +81,7 @@ def _lead(story: Story) -> str:
 def _lead_of_reports(story: Story) -> list[str]:
     """Of a page without a run: what the reports are, and what their first one is about."""
     kinds = dict.fromkeys(str(one.header.spec.__struct_config__.tag) for one in story.reports)
-    words = [f"report of {kind}" for kind in kinds]
+    words = [f"report of {_KINDS.get(kind, kind)}" for kind in kinds]
     spec = story.reports[0].header.spec if story.reports else None
     task, n_examples = getattr(spec, "task", None), getattr(spec, "n_examples", None)
     if isinstance(task, TaskSpec):
@@ -89,49 +96,15 @@ def _bits(bits: str) -> str:
 
 
 def _verdict(story: Story) -> str:
-    """The newest audit's; a run without one is told so in plain words."""
+    """The newest audit's; a run without one is told so in plain words. Without a run, what the first report says."""
     audited = story.of(AuditReport)
     if audited:
         given, newest = max(audited, key=lambda one: one[1].n_rounds)
         return newest.verdict if len(audited) == 1 else f"{given.name}: {newest.verdict}"
-    other = next((str(found) for one in story.reports if (found := getattr(one.header.spec, "verdict", None))), None)
-    if other is not None:
-        return other
-    if not story.rounds:
+    if story.rounds:
+        return "Not audited: nothing on this page says how much of the owner's model clients can recover."
+    told = [(one.name, words) for one in story.reports if (words := getattr(one.header.spec, "verdict", None))]
+    if not told:
         return ""
-    return "Not audited: nothing on this page says how much of the owner's model clients can recover."
-
-
-def _key(story: Story) -> Iterator[tuple[str, str]]:
-    audit = max((audit for _, audit in story.of(AuditReport)), key=lambda audit: audit.n_rounds, default=None)
-    yield from _headlines(story, audit)
-    if audit is not None and audit.worst is not None and audit.worst < len(audit.rows):
-        worst = audit.rows[audit.worst]
-        if worst.rho is not None:
-            yield value_texts([worst.rho], 3)[0], f"recovery ratio, worst attack: {worst.attack}"
-    n_bytes = max(story.bytes_until.values(), default=audit.bytes_down if audit is not None else None)
-    if n_bytes is not None:
-        yield value_text(n_bytes, "bytes"), "sent to each client so far"
-    told = rounds_with_reports(story.rounds)
-    if told:
-        n_left_out = sum(len(report.rejected) for _, report in told)
-        n_all = n_left_out + sum(len(report.clients) for _, report in told)
-        yield value_text(n_left_out), f"left out of {counted(n_all, 'update')}"
-        privacy = told[-1][1].client_privacy
-        if privacy is not None:
-            yield value_text(privacy.epsilon), f"epsilon for whole clients, at delta {privacy.delta:g}"
-
-
-def _headlines(story: Story, audit: AuditReport | None) -> Iterator[tuple[str, str]]:
-    """How good the newest models are: as evaluated, else as the audit has it."""
-    roles = ("central", "proxy", "base")
-    found: dict[str, float] = {}
-    name = ""
-    for table in score_tables(story)[:1]:
-        name = table.headline
-        found = {role: table.value(row) for role in roles if (row := table.newest(role)) is not None}
-    if not found and audit is not None:
-        name = audit.headline
-        found = {role: getattr(audit, role)[name] for role in roles if name in getattr(audit, role)}
-    for role, words in zip(found, value_texts(list(found.values()), 3), strict=True):
-        yield words, f"{name}, {role}"
+    name, words = told[0]
+    return str(words) if len(told) == 1 else f"{name}: {words}"

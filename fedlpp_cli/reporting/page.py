@@ -70,18 +70,20 @@ def _figure(figure: Figure) -> str:
     assert isinstance(figure, Plot | Rows)  # noqa: S101  # nothing else is left
     caption = tag("figcaption", tag("h3", text(figure.title)) + tag("p", text(figure.about)))
     numbers = tag("details", tag("summary", "The numbers") + _table(figure.table)) if figure.table.rows else ""
-    return tag("figure", caption + svg_of(figure) + numbers)
+    drawing = tag("div", svg_of(figure), class_="scroll")  # letters stay readable where the screen is narrow
+    return tag("figure", caption + drawing + numbers)
 
 
 def _table(table: Table) -> str:
-    """One that is wider than the page scrolls by itself."""
-    words = [index < table.text_columns for index in range(len(table.head))]
+    """One that is wider than the page scrolls by itself. Columns that no row fills are left out."""
+    used = [index for index in range(len(table.head)) if any(row[index] not in (None, "") for row in table.rows)]
+    words = [index < table.text_columns for index in used]
     head = "".join(
-        tag("th", text(name), scope="col", class_=_class(is_text))
-        for name, is_text in zip(table.head, words, strict=True)
+        tag("th", text(table.head[index]), scope="col", class_=_class(is_text))
+        for index, is_text in zip(used, words, strict=True)
     )
     shown = table.rows[:_LONGEST]
-    columns = [_column([row[index] for row in shown]) for index in range(len(table.head))]
+    columns = [_column([row[index] for row in shown]) for index in used]
     rows = (
         tag("tr", "".join(tag("td", cell, class_=_class(is_text)) for cell, is_text in zip(row, words, strict=True)))
         for row in zip(*columns, strict=True)

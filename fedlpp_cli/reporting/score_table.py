@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedlpp_cli.records.reports import EvaluateReport, EvaluateRow
+from fedlpp_cli.records.reports import EvaluateReport, EvaluateRow, Gap, ProxyRecovery
 from fedlpp_cli.records.specs import TaskSpec
 from fedlpp_cli.reporting.figures import Table
 from fedlpp_cli.reporting.story import Story
@@ -11,12 +11,17 @@ from fedlpp_cli.reporting.words import headline_of, with_interval
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """Rows on one set of data; a model that stands in several reports is there once."""
+    """Rows on one set of data; a model that stands in several reports is there once.
+
+    `gaps` and `recovery`: of the newest central model, from the report that has it; none where no report tells.
+    """
 
     data: str
     task: TaskSpec
     n_examples: int
     rows: tuple[EvaluateRow, ...]
+    gaps: tuple[Gap, ...] = ()
+    recovery: ProxyRecovery | None = None
 
     @property
     def headline(self) -> str:
@@ -70,5 +75,12 @@ def score_tables(story: Story) -> list[ScoreTable]:
         name = next((headline_of(row.scores) for row in rows.values()), "")
         scored = tuple(row for row in rows.values() if name in row.scores)
         if scored:
-            tables.append(ScoreTable(data, task, reports[0].n_examples, scored))
+            newest = max(reports, key=_newest_round)
+            number = _newest_round(newest)
+            gaps = tuple(gap for gap in newest.gaps if gap.round == number)
+            tables.append(ScoreTable(data, task, reports[0].n_examples, scored, gaps, newest.recovery))
     return tables
+
+
+def _newest_round(report: EvaluateReport) -> int:
+    return max((row.round or 0 for row in report.rows if row.role == "central"), default=-1)

@@ -28,11 +28,12 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0 1.8rem; break-inside: avoid; }
 figcaption p { font-size: .92rem; margin: 0 0 .6rem; }
 figcaption h3 { margin: 0 0 .1rem; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; margin: .4rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td:not(.w) { white-space: nowrap; }
 .w { text-align: left; overflow-wrap: break-word; max-width: 24rem; }
 th:first-child, td:first-child { padding-left: 0; }
 details { margin: .3rem 0 .8rem; } summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
@@ -42,13 +43,16 @@ footer { margin-top: 3rem; font-size: .86rem; border-top: 1px solid var(--line);
   :root { --ink: #e8e8ea; --soft: #a3a9b2; --line: #363b43; --ground: #15171b; --raised: #1f2329; --accent: #56B4E9; }
   .s0 [stroke="#0072B2"], .s0[stroke="#0072B2"] { stroke: #4aa3e0; } .s0 [fill="#0072B2"] { fill: #4aa3e0; }
 }
+@media (max-width: 40rem) {
+  dl { display: block; } dd { margin-bottom: .5rem; }
+}
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #333; --line: #bbb; --ground: #fff; --raised: #fff; }
   @page { margin: 15mm 14mm; }
   html { font-size: 10pt; } body { font-size: 10pt; } main { max-width: none; padding: 0; }
   h2 { break-after: avoid; margin-top: 1.6rem; } h3 { break-after: avoid; }
   .verdict { border: 1px solid #000; border-left-width: 5px; }
-  tr, dl, p, .key, table.short { break-inside: avoid; } .scroll { overflow: visible; }
+  tr, dl, p, .key, table.short { break-inside: avoid; } .scroll { overflow: visible; } svg { min-width: 0; }
   details:not([open]) { display: none; }
   table { font-size: 8.5pt; }
 }

@@ -14,7 +14,7 @@ from fedlpp_cli.evaluation.recovery import recovery
 from fedlpp_cli.evaluation.scored import Scored, mean_scores
 from fedlpp_cli.leakage.agreement import Answers
 from fedlpp_cli.leakage.averaging import Values
-from fedlpp_cli.leakage.verdict import exceeds, verdict, worst_row
+from fedlpp_cli.leakage.verdict import NOT_JUDGED, exceeds, verdict, worst_row
 from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.audits import ATTACKS, AttackRow, AuditReport, AuditSpec
@@ -106,7 +106,7 @@ def audit(  # noqa: PLR0913  # a step has as many settings as its command has op
         InputError: a round of which nothing is there.
         LineageError: artifacts of several federations, or that do not follow from one another.
         ModelError, DataError: a base that is not the agreed one, malformed rows.
-        LeakageError: an attack that counts recovers more than `spec.max_rho`; it has the result.
+        LeakageError: an attack that counts recovers more than `spec.max_rho`, or none was tried; it has the result.
     """
     spec, evaluate = spec or AuditSpec(), evaluate or EvaluateSpec()
     if spec.max_rho is not None and not set(spec.attacks) & set(spec.counted):
@@ -282,6 +282,12 @@ def _header(history: History, report: AuditReport) -> ReportHeader:
 
 def _check(result: AuditResult, max_rho: float | None) -> None:
     report = result.report
+    if max_rho is not None and report.verdict == NOT_JUDGED:
+        raise LeakageError(
+            "--max-rho: no attack that counts was tried, so that nobody knows what is given away",
+            result=result,
+            hint="a larger --budget, or more of --attacks; the report says why each was not tried",
+        )
     row = None if report.worst is None else report.rows[report.worst]
     if row is not None and exceeds(row, max_rho):
         raise LeakageError(

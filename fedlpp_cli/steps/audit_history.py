@@ -101,7 +101,7 @@ class HistoryReader:
 
         Raises:
             UsageError: no master, or none of that round.
-            InputError: a round of which there is neither package, proxy nor master.
+            InputError: a folder that is no run, or a round of which there is neither package, proxy nor master.
             LineageError: artifacts of several federations, or that do not follow from one another.
             ArtifactError: one that is not sound.
         """
@@ -112,7 +112,12 @@ class HistoryReader:
         last = max(self._masters, default=None) if round_number is None else round_number
         if last is None or last not in self._masters:
             which = "" if round_number is None else f" of round {round_number}"
-            raise UsageError(f"audit needs the owner's master{which}: that is what is to be protected")
+            raise UsageError(
+                f"audit needs the owner's master{which}: that is what is to be protected",
+                hint=f"the newest that is here is of round {max(self._masters)}"
+                if self._masters
+                else "the run folder, or the masters; a client audits its update: --update",
+            )
         self._check_chain()
         self._fill_gaps(last)
         rounds = range(last + 1)
@@ -128,6 +133,11 @@ class HistoryReader:
         )
 
     def _places(self, path: Path) -> list[Path]:
+        if path.is_dir() and not is_run(path) and not (path / MANIFEST).is_file():
+            raise InputError(
+                f"{path}: no run folder, there is no round-0000 in it, and no package",
+                hint="the owner's run folder, with round-0000 in it, or masters and packages one by one",
+            )
         if not is_run(path):
             return [path]
         if self.base_copy is None and (path / BASE / MANIFEST).is_file():

@@ -68,7 +68,7 @@ class Contender:
 class Line:
     """Everything that is needed to line contenders up.
 
-    `subject`: the models of the first argument that has a master, at its newest round.
+    `subject`: the models of the first master, or of the newest one of its federation that goes by the same name.
     """
 
     files: ExitStack
@@ -80,7 +80,7 @@ class Line:
     round: int = 0
     method: str = METHOD
     subject: MasterModels | None = None
-    _subject_number: int | None = None
+    _subject_label: str = ""
     _full: list[tuple[BaseSpec, Path]] = field(default_factory=list)
     _seen: dict[str | None, Path] = field(default_factory=dict)
 
@@ -91,13 +91,14 @@ class Line:
             UsageError: a PEFT adapter alone, which has no task.
             LineageError: artifacts of different tasks.
         """
-        files = [(one.number, one.file) for one in given if isinstance(one.file, TensorFile)]
+        files = [(one.label, one.file) for one in given if isinstance(one.file, TensorFile)]
         if len({file.header.spec.model.task for _, file in files}) > 1:
             raise LineageError("these artifacts are for different tasks and cannot be compared on one set of data")
         if files:
-            first = [file for number, file in files if number == files[0][0]]
-            self.federation, self.round = federation_of(first[0]), max(file.header.round for file in first)
-            self.method = first[0].header.method
+            label, first = files[0]
+            self.federation, self.method = federation_of(first), first.header.method
+            own = [file for name, file in files if name == label and federation_of(file) == self.federation]
+            self.round = max(file.header.round for file in own)
         proxied = {file.header.parent("master") for _, file in files if isinstance(file.header, ProxyHeader)}
         rows: list[Contender] = []
         for one in given:
@@ -115,8 +116,8 @@ class Line:
 
     def _of_master(self, one: Given, file: TensorFile[MasterHeader], *, is_proxied: bool) -> list[Contender]:
         models = self._models(file)
-        if self._subject_number in (None, one.number):
-            self._subject_number, self.subject = one.number, models
+        if self._is_subject(one, file):
+            self._subject_label, self.subject = one.label, models
         model, round_text = models.model, f"round {file.header.round}"
         common = partial(
             Contender, round=file.header.round, sha256=file.sha256, master=file.sha256, label=one.label,
@@ -145,6 +146,13 @@ class Line:
             values=models.central,
         )
         return [*rows, central]
+
+    def _is_subject(self, one: Given, file: TensorFile[MasterHeader]) -> bool:
+        if self.subject is None:
+            return True
+        so_far = self.subject.file
+        is_newer = file.header.round > so_far.header.round
+        return is_newer and one.label == self._subject_label and federation_of(file) == federation_of(so_far)
 
     def _models(self, file: TensorFile[MasterHeader]) -> MasterModels:
         model = file.header.spec.model

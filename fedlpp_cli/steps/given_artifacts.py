@@ -29,12 +29,10 @@ ScoredFile = TensorFile[MasterHeader] | TensorFile[ProxyHeader]
 class Given:
     """One thing to score. `file` is a master, a proxy, or the folder of a PEFT adapter.
 
-    `number`: which of the arguments it came from; `of_label`: "2 of 3" where several have its label; `is_last`: not an
-    earlier round of a run.
+    `of_label`: "2 of 3" where several have its label; `is_last`: not an earlier round of a run.
     """
 
     label: str
-    number: int
     of_label: str
     file: ScoredFile | Path
     is_last: bool = True
@@ -67,12 +65,12 @@ class GivenArtifacts:
         split = [_split_label(artifact) for artifact in artifacts]
         totals, seen = Counter(label for label, _ in split), Counter[str]()
         found: list[Given] = []
-        for number, (label, ref) in enumerate(split):
+        for label, ref in split:
             seen[label] += 1
             of_label = f"{seen[label]} of {totals[label]}" if label and totals[label] > 1 else ""
             files, n_last = self._open(ref)
             for index, file in enumerate(files):
-                found.append(Given(label, number, of_label, file, is_last=len(files) - index <= n_last))
+                found.append(Given(label, of_label, file, is_last=len(files) - index <= n_last))
         return found
 
     def _open(self, ref: RefLike) -> tuple[list[ScoredFile | Path], int]:

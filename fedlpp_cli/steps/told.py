@@ -68,6 +68,14 @@ def read_story(sources: Sequence[RefLike], *, on_progress: Progress = silent) ->
 
 
 def _read(path: Path, name: str) -> Given:
+    """A report.
+
+    Raises:
+        InputError: nothing of the kind.
+        ArtifactError, LineageError: a damaged one, or JSON that is something else.
+    """
+    if read_regular(path, 1) != b"{":
+        raise InputError(f"{path}: no report, which is JSON", hint="a run folder, or what --out and --report wrote")
     file = read_report(path)
     return Given(name, file.header, file.sha256)
 

@@ -2,8 +2,17 @@
 
 from collections.abc import Sequence
 
-from fedlpp_cli.records.audits import AttackRow, AuditReport
+from fedlpp_cli.records.audits import (
+    AttackRow,
+    AuditReport,
+    CanaryTest,
+    LabelRecovery,
+    Membership,
+    TokenRecovery,
+    UpdateAuditReport,
+)
 from fedlpp_cli.records.headers import ReportHeader
+from fedlpp_cli.records.plans import GroupRow, PlanReport, PlanRow, PlanTargets
 from fedlpp_cli.records.privacy import ClientPrivacy, ExamplePrivacy
 from fedlpp_cli.records.reports import (
     AggregateReport,
@@ -13,7 +22,7 @@ from fedlpp_cli.records.reports import (
     Interval,
     RejectedUpdate,
 )
-from fedlpp_cli.records.specs import AggregateSpec, TaskSpec, TrainMetrics
+from fedlpp_cli.records.specs import AggregateSpec, QuantSpec, TaskSpec, TrainMetrics
 from fedlpp_cli.reporting.story import Given, RoundTold, Story
 
 FEDERATION = "f" * 64
@@ -68,6 +77,80 @@ def audit(
         proxy={"accuracy": 0.75}, central={"accuracy": 0.78}, gain=0.47, gain_interval=around(0.47, 0.03),
         bytes_down=n_bytes, rows=tuple(rows), worst=max(found)[1] if found else None, max_rho=max_rho, n_compared=600,
         verdict=f"unprotected {words}",
+    )  # fmt: skip
+
+
+def plan(
+    rhos: Sequence[float | None] = (0.99, 0.8, 0.6),
+    *,
+    chosen: int | None = 1,
+    words: str = "",
+    targets: PlanTargets | None = None,
+) -> PlanReport:
+    """One simulated setting for each number, each cheaper than the one before, and one that was not simulated."""
+    simulated = [
+        PlanRow(
+            label=f"setting {number} {words}".strip(), quantize=QuantSpec(), rank=4, combine="factors",
+            bytes_down=40_000 - 1000 * number, bytes_up=300_000, proxy={"loss": 2.0, "accuracy": 0.5},
+            tuned={"loss": 1.9, "accuracy": 0.6}, loss_increase=0.1, gradient_change=0.3, cosine=0.9 - number / 100,
+            score=0.2, central={"loss": 1.5 + number / 10, "accuracy": 0.7 - number / 100}, rho_newest=rho,
+            rho_mean=None if rho is None else rho - 0.1, rho=rho,
+            rho_interval=None if rho is None else around(rho, 0.05), on_front=number > 0,
+        )
+        for number, rho in enumerate(rhos)
+    ]  # fmt: skip
+    other = PlanRow(
+        label="other", quantize=QuantSpec(), rank=4, combine="factors", bytes_down=9_000, bytes_up=300_000, cosine=0.4,
+        skipped=f"no time {words}",
+    )  # fmt: skip
+    group = GroupRow(
+        group=f"lora_A {words}", bits="3", n_bytes=500, loss_increase=0.1, gradient_change=0.2, cosine=0.9, score=0.1
+    )
+    return PlanReport(
+        task=CLASSES, data="d" * 64, n_examples=60, n_clients=3, n_rounds=4, headline="accuracy",
+        base={"loss": 3.0, "accuracy": 0.2}, plain={"loss": 1.4, "accuracy": 0.72}, gain=0.52, gain_interval=None,
+        trade_off=1.0, targets=targets or PlanTargets(max_rho=0.9), groups=(group,), rows=(*simulated, other),
+        chosen=chosen, verdict=f"chosen or not {words}",
+    )  # fmt: skip
+
+
+def update_audit(
+    *, auc: float | None = 0.88, span: float | None = 0.9, words: str = "", max_auc: float | None = 0.6
+) -> UpdateAuditReport:
+    """Rows and words that come out or, with None, were not tested; random words without noise and with."""
+    tokens = (
+        TokenRecovery(skipped=f"no span {words}")
+        if span is None
+        else TokenRecovery(
+            n_tokens=30,
+            n_candidates=90,
+            by_chance=0.3,
+            by_frequency=0.6,
+            rank=8,
+            is_exact=True,
+            by_span=span,
+            by_rise=0.5,
+        )
+    )
+    rows = (
+        Membership(of="update", skipped=f"too few {words}")
+        if auc is None
+        else Membership(
+            of="update", n_members=40, n_others=20, auc=auc, auc_interval=around(auc, 0.05), true_positive_rate=0.066
+        )
+    )
+    canaries = [
+        CanaryTest(
+            noise_multiplier=noise, n_canaries=6, n_references=512, exposure_mean=mean, exposure_max=2 * mean, auc=0.7,
+            n_guesses=8, n_right=7, epsilon_bound=0.8, epsilon=promised, delta=1e-5,
+        )
+        for noise, mean, promised in ((None, 3.2, None), (0.5, 1.9, 7.996))
+    ]  # fmt: skip
+    return UpdateAuditReport(
+        task=CLASSES, data="d" * 64, control_data="e" * 64, n_examples=40, n_steps=24, privacy=None, tokens=tokens,
+        labels=LabelRecovery(n_classes=2, n_pairs=1, in_order=1.0, most_frequent=True), membership=rows,
+        canaries=() if auc is None else tuple(canaries), max_auc=max_auc, verdict=f"rows can be told {words}",
+        advice=(f"noise {words}", "more rows"),
     )  # fmt: skip
 
 

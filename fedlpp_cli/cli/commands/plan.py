@@ -43,7 +43,7 @@ ShardsOpt = Annotated[
     typer.Option(
         "--shards",
         min=1,
-        help="Cut three of four calibration rows among so many clients, instead of [clients] of the federation file.",
+        help="Cut three of four calibration rows among so many clients, instead of \\[clients] of the federation file.",
         show_default=False,
     ),
 ]
@@ -85,7 +85,8 @@ MaxRhoOpt = Annotated[
     float | None,
     typer.Option(
         "--max-rho",
-        help="Share of the owner's gain that proxies may give away.",
+        max=2,
+        help="Share of the owner's gain that proxies may give away; 0.8 is 80 %.",
         show_default=False,
         rich_help_panel=_TARGETS,
     ),

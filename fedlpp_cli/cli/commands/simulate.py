@@ -30,7 +30,7 @@ CutDataOpt = Annotated[
     typer.Option(
         "--data",
         metavar="REF",
-        help="One data set that is cut among the clients, instead of [clients] of the federation file.",
+        help="One data set that is cut among the clients, instead of \\[clients] of the federation file.",
         show_default=False,
         rich_help_panel=_CLIENTS,
     ),

@@ -11,7 +11,7 @@ from fedlpp_cli.records.settings import read_settings
 RunArg = Annotated[str, typer.Argument(metavar="RUN", help="The folder that holds round-0000.", show_default=False)]
 ClientsOpt = Annotated[
     list[str] | None,
-    typer.Option("--client", help="Who should send an update; repeat it. Else [clients] of the federation file."),
+    typer.Option("--client", help="Who should send an update; repeat it. Else \\[clients] of the federation file."),
 ]
 
 

@@ -1,5 +1,7 @@
 """What attackers get: one section for each audit."""
 
+from typing import Final
+
 from fedlpp_cli.records.audits import AttackRow, AuditReport
 from fedlpp_cli.reporting.content import Facts, Listing, Missing, Paragraph, Part, Section
 from fedlpp_cli.reporting.figures import Axis, Figure, Level, Row, Rows, Table
@@ -7,6 +9,7 @@ from fedlpp_cli.reporting.scales import value_text
 from fedlpp_cli.reporting.story import Given, Story
 from fedlpp_cli.reporting.words import counted, ends, short, with_interval
 
+_HOLLOW: Final = 6  # the number of a style
 LEAST, MOST = Level(0.0, "base"), Level(1.0, "owner's model")
 
 
@@ -55,7 +58,7 @@ def _figure(audit: AuditReport, suffix: str) -> Figure | None:
     if not found:
         return None
     rows = [
-        Row(attack_name(row), rho, *ends(row.rho_interval), style=1 if index == audit.worst else 0)
+        Row(attack_name(row), rho, *ends(row.rho_interval), style=_style(row, is_worst=index == audit.worst))
         for index, row, rho in sorted(found, key=lambda one: (-one[2], one[0]))
     ]
     levels = (LEAST, MOST) if audit.max_rho is None else (LEAST, Level(audit.max_rho, "allowed"), MOST)
@@ -63,7 +66,7 @@ def _figure(audit: AuditReport, suffix: str) -> Figure | None:
         name=f"recovery{suffix}",
         title="How much of the owner's model each attack recovers",
         about="The recovery ratio: 0 is the base model that everybody has, 1 is as good as the owner's model. With "
-        "95 % intervals; the largest is the square.",
+        "95 % intervals. The square is the largest that the verdict counts; what it does not count is hollow.",
         x=Axis("recovery ratio (share of central's advantage over base)"),
         rows=tuple(rows),
         levels=levels,
@@ -76,6 +79,10 @@ def _figure(audit: AuditReport, suffix: str) -> Figure | None:
             text_columns=2,
         ),
     )
+
+
+def _style(row: AttackRow, *, is_worst: bool) -> int:
+    return 1 if is_worst else 0 if row.counts else _HOLLOW
 
 
 def _table(audit: AuditReport) -> Table:

@@ -15,8 +15,8 @@ from fedlpp_cli.rounding import six_digits
 
 _TITLE: Final = "Privacy frontier"
 _HOW: Final = (
-    "scores of several rounds (fedlpp evaluate RUN/round-*/master.safetensors --data TEST), or audits of several "
-    "settings of this federation as further arguments"
+    "scores of several rounds (fedlpp evaluate RUN --data TEST --out RUN/evaluate.json), or audits of several settings "
+    "of this federation as further arguments"
 )
 _LEAST_GAIN: Final = 1e-6
 
@@ -45,12 +45,12 @@ def frontier(story: Story) -> Section | Missing | None:
 
 
 def _of_audits(story: Story) -> Iterator[Series]:
-    """The worst attack of each audit as a point of its own, the others together."""
+    """The worst attack of each audit as a point of its own, the others that count together: what one client can do."""
     others: list[Point] = []
     worst: list[Series] = []
     for given, audit in story.of(AuditReport):
         for index, row in enumerate(audit.rows):
-            if row.rho is None:
+            if row.rho is None or not row.counts:
                 continue
             if index == audit.worst:
                 point = Point(float(audit.bytes_down), row.rho, *ends(row.rho_interval))
@@ -59,18 +59,18 @@ def _of_audits(story: Story) -> Iterator[Series]:
                 others.append(Point(float(audit.bytes_down), row.rho))
     if others:
         ordered = tuple(sorted(others, key=lambda point: (point.x, point.y)))
-        yield Series("other attacks of these audits", 6, ordered, is_line=False)
+        yield Series("other attacks that count", 6, ordered, is_line=False)
     yield from worst
 
 
 def _of_proxies(story: Story) -> Iterator[Series]:
     """What the proxy of each round has, against what was sent until then."""
-    n_bytes = story.bytes_until
     for table in score_tables(story)[:1]:
         gain = _gain(table)
         if gain is None:
             continue
         base, whole = gain
+        n_bytes = {**_bytes_of_next(story, table), **story.bytes_until}
         newest = {row.round: row for row in table.of("proxy")}
         points = tuple(
             Point(float(n_bytes[number]), six_digits((table.better(row) - base) / whole))
@@ -81,15 +81,34 @@ def _of_proxies(story: Story) -> Iterator[Series]:
             yield Series("proxy, by rounds", 0, points)
 
 
+def _bytes_of_next(story: Story, table: ScoreTable) -> dict[int, int]:
+    """Round to bytes of a package that was not sent yet, as an audit of the same master counts it."""
+    central = table.newest("central")
+    if central is None or central.round is None or central.artifact is None:
+        return {}
+    of_master = [
+        audit.bytes_down
+        for given, audit in story.of(AuditReport)
+        if given.header.parents.get("master") == (central.artifact,)
+    ]
+    return {central.round: of_master[-1]} if of_master else {}
+
+
 def _gain(table: ScoreTable) -> tuple[float, float] | None:
-    """How good the base is, and how far the newest central is ahead; None where it is not told from the base."""
+    """How good the base is, and how far the newest central is ahead; None where it is not told from the base.
+
+    A report says so itself; of an older one the intervals do.
+    """
+    if table.recovery is not None and table.recovery.rho is None:
+        return None
     base, central = table.newest("base"), table.newest("central")
     if base is None or central is None:
         return None
     gain = table.better(central) - table.better(base)
     spans = [row.intervals.get(table.headline) for row in (base, central)]
     if (
-        spans[0] is not None
+        table.recovery is None
+        and spans[0] is not None
         and spans[1] is not None
         and spans[0].low <= spans[1].high
         and spans[1].low <= spans[0].high

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fedlpp_cli.records.audits import AuditReport
+from fedlpp_cli.records.audits import AuditReport, UpdateAuditReport
+from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.record import to_plain
 from fedlpp_cli.records.reports import EvaluateReport
 from fedlpp_cli.reporting.content import Facts, Listing, Paragraph, Part, Section
@@ -13,7 +14,7 @@ from fedlpp_cli.reporting.story import Given, Story
 from fedlpp_cli.reporting.words import short
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_SHOWN_ELSEWHERE: Final = (AuditReport, EvaluateReport)
+_SHOWN_ELSEWHERE: Final = (AuditReport, EvaluateReport, PlanReport, UpdateAuditReport)
 
 
 def others(story: Story) -> list[Section]:

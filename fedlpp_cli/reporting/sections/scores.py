@@ -3,15 +3,15 @@
 from typing import Final
 
 from fedlpp_cli.records.reports import EvaluateRow
-from fedlpp_cli.reporting.content import Listing, Missing, Paragraph, Part, Section
-from fedlpp_cli.reporting.figures import Axis, Figure, Level, Plot, Point, Row, Rows, Series, Table
+from fedlpp_cli.reporting.content import Facts, Listing, Missing, Paragraph, Part, Section
+from fedlpp_cli.reporting.figures import Axis, Cell, Figure, Level, Plot, Point, Row, Rows, Series, Table
 from fedlpp_cli.reporting.score_table import ScoreTable, score_tables
 from fedlpp_cli.reporting.story import Story
-from fedlpp_cli.reporting.words import counted, ends, headline_axis, short, task_text
+from fedlpp_cli.reporting.words import counted, ends, headline_axis, short, task_text, with_interval
 
 _TITLE: Final = "Scores"
-_STYLES: Final = {"central": 0, "proxy": 1, "alone": 2, "adapter": 3, "base": 6}
-_EVALUATE: Final = "fedlpp evaluate RUN/round-*/master.safetensors --data TEST --out RUN/evaluate.json"
+_STYLES: Final = {"central": 0, "proxy": 1, "alone": 2, "adapter": 3, "fine-tuned": 4, "base": 6}
+_EVALUATE: Final = "fedlpp evaluate RUN --data TEST --out RUN/evaluate.json"
 
 
 def scores(story: Story) -> Section | Missing | None:
@@ -23,10 +23,25 @@ def scores(story: Story) -> Section | Missing | None:
     for number, table in enumerate(tables):
         if len(tables) > 1 or not story.rounds:
             parts.append(Paragraph(f"Data {short(table.data)}, {task_text(table.task)}.", "note"))
+        parts += _compared(table)
         suffix = f"-{number + 1}" if number else ""
         parts.append(_over_rounds(table, suffix) if table.is_over_rounds else _side_by_side(table, suffix))
         parts += _by_class(table)
     return Section(_TITLE, tuple(parts))
+
+
+def _compared(table: ScoreTable) -> list[Part]:
+    """What follows from the newest round's scores."""
+    unit = "accuracy" if table.headline == "accuracy" else "less loss"
+    rows: list[tuple[str, Cell]] = [
+        (f"{gap.ahead} ahead of {gap.behind} by", f"{with_interval(gap.value, gap.interval)} in {unit}")
+        for gap in table.gaps
+    ]
+    found = table.recovery
+    if found is not None:
+        told = with_interval(found.rho, found.rho_interval) or "none: central is not told from base on these rows"
+        rows.append(("recovery ratio of the proxy", told))
+    return [Facts(tuple(rows))] if rows else []
 
 
 def _over_rounds(table: ScoreTable, suffix: str) -> Figure:
@@ -36,7 +51,7 @@ def _over_rounds(table: ScoreTable, suffix: str) -> Figure:
         for name, rows in _lines(table, role).items():
             points = tuple(_point(table, row) for row in rows)
             series.append(Series(name, _STYLES[role] if name == role else len(series) + 2, points))
-    for role in ("base", "alone", "adapter"):
+    for role in ("base", "alone", "fine-tuned", "adapter"):
         levels += [Level(table.value(row), row.model if role != "base" else "base") for row in table.of(role)]
     return Plot(
         name=f"scores{suffix}",

@@ -66,6 +66,8 @@ def test_what_was_not_tried_for_lack_of_time_is_counted():
     skipped = row(None, "fine-tune", skipped="--budget: it would take about 3.0 minutes, 1.0 of 2 are left")
     assert "1 of the attacks that count did not fit into --budget." in said(row(0.1), skipped)
     assert said(skipped) == "NOT JUDGED: no attack that counts was tried."
+    assert "By what was tried the next package may go" in said(row(0.1), skipped, max_rho=0.5)
+    assert "By what was tried" not in said(row(0.1), max_rho=0.5)
 
 
 @pytest.mark.parametrize(("max_rho", "fails"), [(None, False), (0.6, False), (0.59, True), (0.61, False)])

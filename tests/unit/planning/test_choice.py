@@ -11,7 +11,7 @@ from fedlpp_cli.errors import OutputExistsError
 from fedlpp_cli.planning.candidates import Candidate
 from fedlpp_cli.planning.choice import choice_text, write_choice
 from fedlpp_cli.planning.finalists import finalists
-from fedlpp_cli.planning.verdict import choose, verdict
+from fedlpp_cli.planning.verdict import choose, verdict, way_out
 from fedlpp_cli.records.plans import PlanRow, PlanTargets
 from fedlpp_cli.records.settings import Settings, read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
@@ -146,6 +146,14 @@ def test_what_gives_nearly_all_away_is_said_to():
     rows = [row("open", rho=0.97)]
     assert "nearly all" in verdict(rows, PlanTargets(), 0, gain_is_told=True)
     assert "nearly all" not in verdict([row("shut", rho=0.5)], PlanTargets(), 0, gain_is_told=True)
+
+
+def test_what_to_try_is_said_by_what_was_in_the_way():
+    told, untold, unplayed = row("told", rho=0.5), row("untold", rho=None), row("unplayed", central={})
+    assert way_out([told, untold, unplayed]).endswith("a target that can be met")
+    assert way_out([untold, unplayed]).startswith("more --rounds")
+    assert way_out([unplayed]) == "a larger --budget"
+    assert "no setting's rounds were played" in verdict([unplayed], PlanTargets(max_rho=0.5), None, gain_is_told=True)
 
 
 def test_finalists_are_those_that_nothing_beats_and_they_span_what_there_is():

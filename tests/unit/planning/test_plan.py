@@ -157,7 +157,7 @@ def test_shards_mixed_widths_and_a_target_that_nothing_meets(place, tmp_path, ru
 
 
 def test_a_budget_that_is_used_up_says_what_was_not_simulated(place):
-    with pytest.raises(LeakageError, match="none of the 0 settings") as failed:
+    with pytest.raises(LeakageError, match="no setting's rounds were played") as failed:
         planned(place, effort=Effort(n_rounds=1, n_finalists=2, budget_minutes=1e-6))
     rows = failed.value.result.plan.rows
     assert {row.skipped for row in rows} <= {

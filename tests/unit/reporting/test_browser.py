@@ -8,8 +8,9 @@ from dataclasses import replace
 from html import unescape
 
 import pytest
-from support.reports import HOSTILE, audit, evaluation, given, run_told
+from support.reports import HOSTILE, audit, evaluation, given, plan, run_told, update_audit
 
+from fedlpp_cli.records.plans import PlanTargets
 from fedlpp_cli.reporting.compose import compose
 from fedlpp_cli.reporting.page import html_of
 
@@ -38,6 +39,9 @@ document.title = "measured " + JSON.stringify([document.querySelectorAll("svg").
 """
 
 
+TARGETS = PlanTargets(max_rho=0.05, max_loss_increase=0.01)
+
+
 def story(clients):
     reports = (
         given(evaluation(6), "scores", number=1),
@@ -45,6 +49,9 @@ def story(clients):
             audit((0.9, 0.97, 0.93, 0.2, None), max_rho=0.95, words="with a rather long description"), "3bits", number=2
         ),
         given(audit((0.4, -0.5), n_bytes=160_000), "2bits", number=3),
+        given(plan((0.99, 0.97, 0.95, 0.9), words="with a rather long description"), "plan", number=4),
+        given(plan([number / 9 for number in range(9)], targets=TARGETS), "wide plan", number=5),
+        given(update_audit(), "update", number=6),
     )
     return replace(run_told(6, clients, reason=HOSTILE, private=True), reports=reports)
 

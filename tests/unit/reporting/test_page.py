@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
-from support.reports import HOSTILE, aggregate, audit, evaluation, given, run_told
+from support.reports import HOSTILE, aggregate, audit, evaluation, given, plan, run_told, update_audit
 
 from fedlpp_cli.reporting.compose import compose, figures_of
 from fedlpp_cli.reporting.content import Listing
@@ -45,6 +45,8 @@ def everything(**options):
         given(audit(), "3bits", number=2),
         given(cheaper, "2bits", number=3),
         given(aggregate(["bank"]), "one", number=4),
+        given(plan(), "plan", None, number=5),
+        given(update_audit(), "bank", number=6),
     )
     return replace(story, reports=reports)
 
@@ -52,8 +54,9 @@ def everything(**options):
 def test_a_run_with_everything_has_all_sections():
     page = compose(everything())
     assert [section.title for section in page.sections] == [
-        "Scores", "Privacy of the model: 3bits", "Privacy of the model: 2bits", "Privacy frontier", "Aggregate: one",
-        "Training", "Clients", "Updates", "Differential privacy", "Lineage",
+        "Scores", "Privacy of the model: 3bits", "Privacy of the model: 2bits", "Privacy frontier",
+        "Privacy of the rows behind an update", "Plan", "Aggregate: one", "Training", "Clients", "Updates",
+        "Differential privacy", "Lineage",
     ]  # fmt: skip
     assert page.missing == ()
 
@@ -109,7 +112,10 @@ def test_what_a_stranger_wrote_is_text():
     story = run_told(reason=HOSTILE)
     evaluated = evaluation(detail=HOSTILE, per_class=True)
     reports = (given(audit(words=HOSTILE), HOSTILE, number=1), given(evaluated, HOSTILE, number=2),
-               given(aggregate(["bank"], reason=HOSTILE), HOSTILE, number=3))  # fmt: skip
+               given(aggregate(["bank"], reason=HOSTILE), HOSTILE, number=3),
+               given(plan(words=HOSTILE), HOSTILE, number=4), given(plan((0.5,), words=HOSTILE), HOSTILE, number=5),
+               given(update_audit(words=HOSTILE), HOSTILE, number=6),
+               given(update_audit(auc=None, span=None, words=HOSTILE), HOSTILE, number=7))  # fmt: skip
     page = html_of(compose(replace(story, reports=reports)))
     found = Reader(page)
     assert "script" not in {name for name, _ in found.elements}

@@ -131,6 +131,17 @@ def test_without_time_no_training_is_begun(taught, held_out):
     assert "1 of the attacks that count did not fit into --budget." in report.verdict
 
 
+def test_a_limit_that_nothing_was_held_against_is_not_kept(taught, held_out, tmp_path):
+    spec = AuditSpec(attacks=("fine-tune",), budget=0.0, max_rho=0.9)
+    with pytest.raises(LeakageError, match="no attack that counts was tried") as caught:
+        run(taught, held_out, spec=spec, shards=shards_of(taught), out=tmp_path / "audit.json")
+    assert caught.value.result.report.verdict.startswith("NOT JUDGED")
+    assert (tmp_path / "audit.json").exists()
+    # Before the first round there is nothing that anybody could have.
+    report = run(taught, held_out, round_number=0, spec=spec, shards=shards_of(taught))
+    assert report.verdict.startswith("NOTHING TO PROTECT")
+
+
 def test_classifiers_are_judged_by_accuracy(tmp_path, bert):
     federation = Federation(
         tmp_path / "f",

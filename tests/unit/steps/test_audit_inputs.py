@@ -49,8 +49,15 @@ def test_what_is_missing_or_foreign_is_named(taught, held_out, tmp_path):
     ):
         with pytest.raises(error, match=words):
             run(taught, held_out, *artifacts)
-    with pytest.raises(UsageError, match="needs the owner's master of round 7"):
+    with pytest.raises(UsageError, match="needs the owner's master of round 7") as caught:
         run(taught, held_out, round_number=7)
+    assert caught.value.hint == "the newest that is here is of round 2"
+    with pytest.raises(UsageError) as caught:
+        run(taught, held_out, taught.update(0, "a"))
+    assert "--update" in caught.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no run folder, there is no round-0000 in it"):
+        run(taught, held_out, tmp_path / "empty")
 
 
 def test_a_proxy_of_another_master_is_refused(taught, held_out, tmp_path):

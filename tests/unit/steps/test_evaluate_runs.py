@@ -53,6 +53,16 @@ def test_gaps_are_of_each_round_and_the_first_number_of_the_newest(run, tmp_path
     assert set(report.parents["scored"]) == {row.artifact for row in result.rows} - {None}
 
 
+def test_what_is_said_of_masters_one_by_one_is_said_of_the_newest(run, tmp_path):
+    result = score(run, *(run.master(number) for number in (1, 3, 0)), out=tmp_path / "report.json")
+    single = score(run, run.master(3))
+    assert (result.gap, result.recovery) == (single.gap, single.recovery)
+    assert read_report(tmp_path / "report.json").header.round == 3
+    # A name of its own is another model's, however new.
+    other = score(run, run.master(1), f"later={run.master(3)}")
+    assert (other.gap, other.recovery) == (score(run, run.master(1)).gap, score(run, run.master(1)).recovery)
+
+
 @pytest.mark.parametrize(("every", "expected"), [(2, [0, 2, 3]), (3, [0, 3]), (100, [0, 3])])
 def test_every_so_many_rounds_and_the_last(run, every, expected):
     assert sorted({row.round for row in score(run, every=every).rows} - {None}) == expected

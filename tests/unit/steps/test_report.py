@@ -125,6 +125,10 @@ def test_what_cannot_be_reported_on(run, federation, tmp_path):
         report([tmp_path / "gone.json"], out=out)
     with pytest.raises(ArtifactError):
         report([tmp_path / "bad.json"], out=out)
+    (tmp_path / "notes.txt").write_text("hello")
+    for path in (run.update(0, "a"), tmp_path / "notes.txt"):
+        with pytest.raises(InputError, match="no report, which is JSON"):
+            report([path], out=out)
     (run.folder / "damaged.json").write_text('{"kind": "report"}')
     with pytest.raises(ArtifactError, match=r"damaged\.json"):
         report([run.folder], out=out)
