@@ -14,6 +14,7 @@ from fedlpp_cli.artifact.open_files import allow_open_files
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import InputError, LineageError, UsageError
+from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import (
     BaseHeader,
@@ -61,7 +62,17 @@ class History:
     @property
     def quantize(self) -> QuantSpec:
         """How the newest proxy is rounded."""
-        return self.sent[self.central.header.round].proxy.header.spec.quantize
+        return self.newest.header.spec.quantize
+
+    @property
+    def newest(self) -> TensorFile[ProxyHeader]:
+        """The newest proxy."""
+        return self.sent[self.central.header.round].proxy
+
+    @property
+    def makes_anew(self) -> bool:
+        """Whether both factors are new ones in each round: of several rounds only products can be put together."""
+        return method_of(self.central.header, source=str(self.central.path)).finish is not None
 
 
 @dataclass(slots=True)
