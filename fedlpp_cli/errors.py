@@ -88,7 +88,7 @@ class RerunError(DigestError):
 
 
 class SignatureError(ArtifactError):
-    """A package's signature file is damaged, or a signature in it does not fit the manifest."""
+    """A signature file is damaged, or a signature in it does not fit the package's manifest, or the transcript."""
 
     code = "artifact-signature"
 
@@ -216,7 +216,7 @@ class PolicyError(FedlppError):
 
 
 class SignerError(PolicyError):
-    """A package is not signed by any of the keys that its client trusts."""
+    """A package or a transcript is not signed by any of the keys that its reader trusts."""
 
     code = "policy-signer"
 

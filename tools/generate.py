@@ -114,7 +114,8 @@ def client_policy_page() -> str:
     return (
         NOTE + "# The client's policy file\n\n"
         "`client-train --policy FILE`, or `FEDLPP_POLICY` in the environment, holds every package against the\n"
-        "client's own limits. One that asks for more ends the command with exit code 10, before the base is opened.\n\n"
+        "client's own limits. One that asks for more ends the command with exit code 10, before the base is opened.\n"
+        "`distill train` asks for the same `signers`; the other limits are not about it.\n\n"
         f"{inspect.cleandoc(ClientPolicy.__doc__ or '')}\n\n{_field_table(ClientPolicy, about='meaning')}"
     )
 

@@ -6,14 +6,14 @@ descriptor, so that what was checked is what was read.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fedlpp_cli.artifact.regular import input_errors, open_regular, read_regular
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
-from fedlpp_cli.errors import InputError, OutputExistsError, SecrecyError
+from fedlpp_cli.errors import InputError, OutputExistsError, SecrecyError, UsageError
 from fedlpp_cli.records.keys import PublicKey, parse_public_key
 
 if TYPE_CHECKING:
@@ -40,6 +40,18 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The signature of `message`, 64 bytes."""
         return self._private.sign(message)
+
+
+def fingerprints_of(keys: Sequence[SigningKey]) -> tuple[str, ...]:
+    """The fingerprints of the keys that sign something.
+
+    Raises:
+        UsageError: one key twice.
+    """
+    found = tuple(key.public.fingerprint for key in keys)
+    if len(set(found)) < len(found):
+        raise UsageError("--sign: the same key twice")
+    return found
 
 
 def check_no_keys(private: Path) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from fedlpp_cli.artifact.folder import check_folder, read_manifest
+from fedlpp_cli.artifact.folder import FolderArtifact, check_folder, read_manifest
 from fedlpp_cli.artifact.regular import input_errors
 from fedlpp_cli.artifact.report_file import read_report
-from fedlpp_cli.artifact.signatures import check_signers, read_signatures
+from fedlpp_cli.artifact.signatures import TRANSCRIPT, check_signers, read_signatures, read_transcript_signatures
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import ArtifactError
-from fedlpp_cli.records.headers import BaseHeader, Header, PackageHeader, decode_header
+from fedlpp_cli.records.headers import BaseHeader, Header, PackageHeader, TranscriptHeader, decode_header
 from fedlpp_cli.records.keys import PublicKey
 
 
@@ -66,3 +66,22 @@ def open_any(path: Path, *, signers: Collection[PublicKey] = ()) -> Artifact:
     if path.suffix == ".json":
         return read_report(path)
     return TensorFile(path, Header)
+
+
+def signed_by(opened: Artifact, *, signers: Collection[PublicKey] = ()) -> tuple[PublicKey, ...]:
+    """Whose good signatures an artifact has that `open_any` opened; only packages and transcripts are signed.
+
+    Args:
+        opened: the artifact.
+        signers: a transcript must be signed by one of them; without any, by nobody.
+
+    Raises:
+        InputError, SignatureError, SignerError: as `read_transcript_signatures` and `check_signers`.
+    """
+    if isinstance(opened, FolderArtifact):
+        return opened.signed_by
+    if not isinstance(opened.header, TranscriptHeader):
+        return ()
+    found = read_transcript_signatures(opened.path, opened.sha256)
+    check_signers(found, signers, source=str(opened.path), scheme=TRANSCRIPT)
+    return found

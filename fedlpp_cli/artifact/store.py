@@ -10,7 +10,6 @@ import fcntl
 import glob
 import logging
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -20,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from fedlpp_cli.artifact.hub_errors import LOGIN, explain
+from fedlpp_cli.artifact.signatures import SUFFIX, signatures_beside
 from fedlpp_cli.artifact.whole import check_absent
 from fedlpp_cli.errors import (
     FedlppError,
     HubError,
     InputError,
-    OutputError,
     OutputExistsError,
     SecrecyError,
     UsageError,
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 _MODEL_PATTERNS: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 _ATTRIBUTES: Final = ".gitattributes"  # the Hub puts one into every repository
-_LOGIN: Final = "hf auth login, or HF_TOKEN"
 _one_at_a_time: Final = threading.RLock()  # what keeps huggingface_hub quiet is set for the whole process
-_SECRET: Final = re.compile(r"Bearer [^'\"]*|hf_\w+")
 
 
 @dataclass(slots=True)
@@ -51,7 +49,7 @@ class Destination:
 
 
 def fetch(ref: Ref, *, skip: Sequence[str] = ()) -> Path:
-    """A local file or folder with what `ref` names, whole.
+    """A local file or folder with what `ref` names, whole; signatures that lie beside a file come with it.
 
     Args:
         ref: a path, which is returned as it is, or a place on the Hub.
@@ -76,7 +74,7 @@ def fetch(ref: Ref, *, skip: Sequence[str] = ()) -> Path:
             repo_type=ref.repo_type,
             revision=pinned.revision,
             local_dir=folder,
-            allow_patterns=[named, f"{named}/*"] if ref.path else None,
+            allow_patterns=[named, f"{named}{SUFFIX}", f"{named}/*"] if ref.path else None,
             ignore_patterns=[_ATTRIBUTES, *skip],
         )
     found = folder / ref.path if ref.path else folder
@@ -162,7 +160,9 @@ def destination(
             place.written = _publish(place.path, ref, message=message, force=force, confidential=confidential)
         except FedlppError as error:
             with contextlib.suppress(OSError):
-                kept = shutil.move(place.path, tempfile.mkdtemp(dir=_made(cache_folder() / "unsent")))
+                kept = Path(tempfile.mkdtemp(dir=_made(cache_folder() / "unsent"))) / place.path.name
+                for made in place.path.parent.iterdir():  # signatures too
+                    shutil.move(made, kept.parent)
                 error.hint = f"{error.hint + '; ' if error.hint else ''}what was made is kept: {kept}"
             raise
 
@@ -172,7 +172,9 @@ def exists(ref: Ref) -> bool:
     if isinstance(ref, Path):
         return ref.exists()
     with hub_client(ref) as api:
-        return api.repo_exists(ref.repo_id, repo_type=ref.repo_type) and bool(_look(api, ref, force=True)[1])
+        if not api.repo_exists(ref.repo_id, repo_type=ref.repo_type):
+            return False
+        return bool(_look(api, ref, force=True)[1] - {f"{ref.path}{SUFFIX}"})
 
 
 def cache_folder() -> Path:
@@ -192,7 +194,7 @@ def hub_client(ref: HubRef) -> Iterator["HfApi"]:
         with _one_at_a_time, _quiet_hub():
             yield HfApi()
     except (http_error, OSError, UnicodeError) as error:
-        raise _explain(error, ref) from None
+        raise explain(error, ref, cache=cache_folder()) from None
 
 
 def _check_writable(ref: HubRef, *, force: bool, confidential: str | None) -> None:
@@ -202,7 +204,7 @@ def _check_writable(ref: HubRef, *, force: bool, confidential: str | None) -> No
     with hub_client(ref) as api:
         if not api.repo_exists(ref.repo_id, repo_type=ref.repo_type):
             if get_token() is None:
-                raise HubError(f"{ref}: to write to the Hub, a token is needed", hint=_LOGIN)
+                raise HubError(f"{ref}: to write to the Hub, a token is needed", hint=LOGIN)
             if ref.revision not in {None, "main"}:
                 raise HubError(f"{ref}: no such repository, and a new one has no revision {ref.revision!r}")
             return
@@ -212,13 +214,17 @@ def _check_writable(ref: HubRef, *, force: bool, confidential: str | None) -> No
 
 
 def _look(api: "HfApi", ref: HubRef, *, force: bool, confidential: str | None = None) -> tuple[str | None, set[str]]:
-    """The commit that the branch is at, and the files that lie where `ref` says: none, without `force`."""
+    """The commit that the branch is at, and the files that lie where `ref` says: none, without `force`.
+
+    Signatures beside a file are part of what lies there.
+    """
     info = api.repo_info(ref.repo_id, repo_type=ref.repo_type, revision=ref.revision)
     if confidential is not None and not info.private:
         raise SecrecyError(f"{ref}: the repository is public, and {confidential}", hint="use a private repository")
     head = info.sha
     names = api.list_repo_files(ref.repo_id, repo_type=ref.repo_type, revision=head)
-    there = {name for name in names if f"{name}/".startswith(f"{ref.path}/")}
+    signatures = f"{ref.path}{SUFFIX}"
+    there = {name for name in names if f"{name}/".startswith(f"{ref.path}/") or name == signatures}
     if there and not force:
         raise OutputExistsError(f"{ref} exists; artifacts are not written over", hint="another --out, or --force")
     return head, there
@@ -228,14 +234,13 @@ def _publish(local: Path, ref: HubRef, *, message: str, force: bool, confidentia
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
-    files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]
-    names = {(PurePosixPath(ref.path) / path.relative_to(local)).as_posix(): path for path in files}
+    names = _names_of(local, ref)
     with hub_client(ref) as api, warnings.catch_warnings(action="ignore"):
         if not api.repo_exists(ref.repo_id, repo_type=ref.repo_type):
             api.create_repo(ref.repo_id, repo_type=ref.repo_type, private=True, exist_ok=True)
         for _ in range(10):  # other people's commits may overtake ours
             head, there = _look(api, ref, force=force, confidential=confidential)
-            if local.is_file() and there - {ref.path}:
+            if local.is_file() and there - {ref.path, f"{ref.path}{SUFFIX}"}:
                 raise OutputExistsError(f"{ref} is a folder, and not replaced by a file", hint="another --out")
             operations: list[CommitOperationAdd | CommitOperationDelete]
             operations = [CommitOperationDelete(path_in_repo=name) for name in sorted(there - set(names))]
@@ -254,6 +259,15 @@ def _publish(local: Path, ref: HubRef, *, message: str, force: bool, confidentia
                 if error.response.status_code != 412:
                     raise
     raise HubError(f"{ref}: others keep writing to the repository")
+
+
+def _names_of(local: Path, ref: HubRef) -> dict[str, Path]:
+    """Path in the repository to file: everything in a folder; a file, and signatures beside it."""
+    if local.is_dir():
+        files = sorted(path for path in local.rglob("*") if path.is_file())
+        return {(PurePosixPath(ref.path) / path.relative_to(local)).as_posix(): path for path in files}
+    beside = signatures_beside(local)
+    return {ref.path: local, **({f"{ref.path}{SUFFIX}": beside} if beside.exists() else {})}
 
 
 @contextlib.contextmanager
@@ -290,29 +304,3 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
         if has_bars:
             enable_progress_bars()
-
-
-def _explain(error: Exception, ref: HubRef) -> FedlppError:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        fetched = "" if ref.is_pinned else f", or name the commit of what was fetched before: {ref.at('COMMIT')}"
-        return HubError(f"{ref}: offline mode is on (HF_HUB_OFFLINE)", hint=f"unset HF_HUB_OFFLINE{fetched}")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return HubError(f"{ref}: no such repository, or no access to it", hint=_LOGIN)
-    if isinstance(error, errors.RevisionNotFoundError):
-        return HubError(f"{ref}: the repository has no revision {ref.revision!r}")
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        said = _first_line(error.server_message or error.response.reason_phrase)
-        return HubError(f"{ref}: the Hub answers {status} ({said})", hint=_LOGIN if status in {401, 403} else None)
-    if isinstance(error, OSError) and error.errno is not None:
-        return OutputError(f"{error.filename or cache_folder()}: cannot be written ({error.strerror})")
-    return HubError(f"{ref}: the Hub cannot be reached ({_first_line(str(error)) or type(error).__name__})")
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return _SECRET.sub("<token>", lines[0])[:200] if lines else ""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedlpp_cli.cli.blocks import Block, facts, short, size, table, train_text
+from fedlpp_cli.cli.key_tables import signers_text
 
 
 def transcript(result: Any) -> Iterable[Block]:
@@ -18,6 +19,7 @@ def transcript(result: Any) -> Iterable[Block]:
         ("answers", f"{result.n_answers}: {told} of {how_many} {result.n_outcomes} {things}"),
         ("size", size(result.n_bytes)),
         ("sha256", result.sha256),
+        ("signed with", ", ".join(short(one) or "" for one in result.signed_with) or None),
         *(("warning", warning) for warning in result.warnings),
     ])  # fmt: skip
 
@@ -33,8 +35,11 @@ def learned(result: Any) -> Iterable[Block]:
         ("federation", short(result.federation)),
         *(("warning", warning) for warning in result.warnings),
     ])  # fmt: skip
-    rows = [(one.teacher, short(one.sha256), one.n_inputs, one.n_answers) for one in result.transcripts]
-    yield table(("teacher", "transcript", "inputs", "answers"), rows, text_columns=2)
+    rows = [
+        (one.teacher, signers_text(one.signers) or "nobody", short(one.sha256), one.n_inputs, one.n_answers)
+        for one in result.transcripts
+    ]
+    yield table(("teacher", "signed by", "transcript", "inputs", "answers"), rows, text_columns=3)
 
 
 def _losses(result: Any) -> str:

@@ -31,7 +31,7 @@ SignerOpt = Annotated[
     typer.Option(
         "--signer",
         metavar="KEY",
-        help="Take packages only if this key has signed: a .pub file, or ed25519:…; repeat it for any of several.",
+        help="Take only what this key has signed: a .pub file, or ed25519:…; repeat it for any of several.",
         show_default=False,
     ),
 ]

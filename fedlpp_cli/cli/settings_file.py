@@ -109,6 +109,7 @@ def federation_of(
     base: str | None,
     seed: int | None,
     method: str | None = None,
+    warmup_rounds: int | None = None,
     reference: str | None = None,
 ) -> "FederationSpec":
     """What the commands of a whole federation are told, out of options and the federation file.
@@ -125,7 +126,7 @@ def federation_of(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),
         method=method,
-        method_options=settings.resolve(MethodSpec),
+        method_options=settings.resolve(MethodSpec, warmup_rounds=warmup_rounds),
         seed=settings.choose(seed, "seed", default=0),
         task=settings.resolve(TaskSpec),
         lora=settings.resolve(LoraSpec),

@@ -99,7 +99,7 @@ def simulate(  # noqa: PLR0913  # a step has as many settings as its command has
     if names is not None:
         assign_roles(names, attack=attack, reference=federation.reference, seed=federation.seed)
     run = _run_folder(out)
-    newest = _newest_master(run, federation.seed, federation.method)
+    newest = _newest_master(run, federation)
     if newest is not None:
         check_mark(run, attack)
     if dry_run:
@@ -144,11 +144,11 @@ def _run_folder(out: RefLike) -> Path:
         return place.path
 
 
-def _newest_master(run: Path, seed: int, method: str) -> int | None:
+def _newest_master(run: Path, asked: FederationSpec) -> int | None:
     """The round of the newest master that is there; None for a run that has none yet.
 
     Raises:
-        LineageError: it was drawn with another seed, or is of another method.
+        LineageError: it was drawn with another seed, is of another method, or of that method set otherwise.
     """
     if not is_run(run):
         return None
@@ -156,11 +156,19 @@ def _newest_master(run: Path, seed: int, method: str) -> int | None:
     if not numbers:
         return None
     with TensorFile(RoundPaths(run, max(numbers)).master, MasterHeader) as master:
-        if master.header.spec.seed != seed:
-            found = master.header.spec.seed
-            raise LineageError(f"{master.path}: of a federation with seed {found}, not {seed}", hint=f"--seed {found}")
-        if (known := master.header.method) != method:
-            raise LineageError(f"{master.path}: of method {known!r}, not {method!r}", hint=f"--method {known}")
+        spec, known = master.header.spec, master.header.method
+        if spec.seed != asked.seed:
+            raise LineageError(
+                f"{master.path}: of a federation with seed {spec.seed}, not {asked.seed}", hint=f"--seed {spec.seed}"
+            )
+        if known != asked.method:
+            raise LineageError(f"{master.path}: of method {known!r}, not {asked.method!r}", hint=f"--method {known}")
+        if spec.method_options != asked.method_options:
+            found, other = (one.warmup_rounds for one in (spec.method_options, asked.method_options))
+            raise LineageError(
+                f"{master.path}: its warmup_rounds are {found or 'as in the paper'}, not {other or 'as in the paper'}",
+                hint=f"--warmup-rounds {found}" if found else "leave out --warmup-rounds",
+            )
         return master.header.round
 
 

@@ -72,7 +72,7 @@ def mean_products(snapshots: Sequence[Values], weights: Sequence[float]) -> dict
 
     Args:
         snapshots: component to value float32. Ranks may differ.
-        weights: as `mean_factors`.
+        weights: as `mean_factors`; with a sum other than 1, what comes back is a sum and no mean.
 
     Raises:
         ValueError: as `mean_factors`.

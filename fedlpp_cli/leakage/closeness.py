@@ -6,7 +6,7 @@ same on both sides and divides out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,9 @@ class Closeness:
     revealed: float | None
 
 
-def closeness(found: Values, owner: Values, *, tolerance: float = 0.0) -> Closeness:
+def closeness(
+    found: Values, owner: Values, *, tolerance: float = 0.0, public: Collection[str] = frozenset()
+) -> Closeness:
     """Compare two adapters of the same modules and the same scaling `s`.
 
     Products are compared through QR of thin factors, in float64: `B A` is never made, and, other than with Gram
@@ -48,6 +50,7 @@ def closeness(found: Values, owner: Values, *, tolerance: float = 0.0) -> Closen
         owner: the owner's. Ranks may differ.
         tolerance: a number is revealed if it is off by at most this part of the owner's; 0 for bit for bit. The
             largest weight of a block, behind a scale in fp16, is known to 2^-11.
+        public: components that everybody has, such as factors that clients draw; none of their numbers is revealed.
 
     Raises:
         ValueError: other components, or other shapes but for the rank.
@@ -68,7 +71,9 @@ def closeness(found: Values, owner: Values, *, tolerance: float = 0.0) -> Closen
         error_product=products.error,
         cosine_product=products.cosine,
         snr_db=-20 * math.log10(products.error) if products.error else None,
-        revealed=_revealed(found, owner, tolerance) if same else None,
+        revealed=_revealed(found, {name: owner[name] for name in owner if name not in public}, tolerance)
+        if same
+        else None,
     )
 
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlpp_cli.adapters.components import factor_a, factor_modules
 from fedlpp_cli.adapters.master_tensors import MOMENTS
 from fedlpp_cli.aggregation.measures import Folding, StackMeasures
 from fedlpp_cli.aggregation.rules import check_numbers, clip_factors, make_plan
@@ -28,7 +29,7 @@ from fedlpp_cli.aggregation.server_optimizers import State, first_state, step
 from fedlpp_cli.aggregation.stack import Stack, Update, Window
 from fedlpp_cli.aggregation.update_rules import next_value
 from fedlpp_cli.errors import UsageError
-from fedlpp_cli.leakage.averaging import Values
+from fedlpp_cli.leakage.averaging import Values, mean_products
 from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.specs import AggregateSpec
 
@@ -146,6 +147,33 @@ def replay_rounds(start: Values, rounds: Sequence[Round]) -> dict[str, Tensor]:
                 after = next_value(value.double(), proxy.double(), mean[name], one.spec, round_number=one.number)
             theta[name] = after.float()
     return theta
+
+
+def replay_products(start: Values, rounds: Sequence[Round]) -> dict[str, Tensor]:
+    """The same where the owner trains B alone, and after each round splits the product anew (FedSVD).
+
+    The split changes no product, so that with p_t's factor A of each round
+
+        B_T A_T = B_0 A_0 + sum of eta d_t A_t
+
+    which is this, as factors: those of all rounds side by side (`averaging.compress` makes their rank smaller). With
+    all updates it is the owner's product up to what rounding took from the factors A that clients got. Other
+    components are `start` plus all steps.
+
+    Args:
+        start: as `replay`.
+        rounds: as `replay_rounds`; the proxies are looked at.
+
+    Raises:
+        UsageError, GateError: as `round_step`.
+    """
+    parts = [start]
+    for one in rounds:
+        made = round_step(one.updates, one.weights, one.spec)
+        modules = factor_modules(start)
+        steps = {name: value.float() for name, value in made.items()}
+        parts.append({**steps, **{factor_a(module): one.proxy[factor_a(module)] for module in modules}})
+    return mean_products(parts, (1.0,) * len(parts))
 
 
 class _TensorStack(Stack):

@@ -78,6 +78,8 @@ class Planner:
             on_progress=stage.on_progress,
         )
         self.candidates = list(candidates(grid, self.federation, inputs.shapes))
+        for one in self.candidates:
+            one.federation(self.federation).check_method()
 
     def sizes(self) -> PlanReport:
         """Which settings there are, and what they send."""
@@ -129,13 +131,15 @@ class Planner:
             bench=self.bench,
             federation=self.federation,
             lora=self.lora,
-            shapes=self.inputs.shapes,
+            shapes=self.inputs.held,
             folder=self.inputs.folder,
             theta=theta,
             gain=gain,
             trade_off=self.trade_off,
             shard=clients.examples(clients.names[0]),
             bases=self.copies.path,
+            drawn=self.inputs.drawn,
+            moving={name for one in self.inputs.updates(self.effort.n_rounds, self.lora.rank) for name in one},
         )
 
     def _mixed(self, groups: tuple[GroupRow, ...]) -> tuple[Candidate, ...]:
@@ -146,10 +150,10 @@ class Planner:
         max_bytes = self.targets.max_bytes_down
         if max_bytes is not None and like.base_quantize is not None:
             max_bytes -= self.copies.n_bytes(like.base_quantize)
-        return mixed(groups, self.grid, self.federation, self.inputs.shapes, like, max_bytes)
+        return mixed(groups, self.grid, self.federation, self.inputs.held, like, max_bytes)
 
     def _sized(self, candidate: Candidate) -> PlanRow:
-        return sized(candidate, self.federation, self.lora, self.inputs.shapes, self.copies.n_bytes)
+        return sized(candidate, self.inputs, self.effort.n_rounds, self.copies.n_bytes)
 
     def _report(
         self,

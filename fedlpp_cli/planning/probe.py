@@ -3,7 +3,7 @@
 One base model is open at a time; adapters of a lower rank are filled up with zeros, which change nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,10 +101,15 @@ class Bench:
         return adapted
 
 
-def proxy_values(values: Values, quantize: QuantSpec, rank: int) -> dict[str, Tensor]:
-    """What clients would see of these values, as `quantize` makes it: float32, of that rank."""
+def proxy_values(
+    values: Values, quantize: QuantSpec, rank: int, drawn: Collection[str] = frozenset()
+) -> dict[str, Tensor]:
+    """What clients would see of these values, as `quantize` makes it: float32, of that rank; what is drawn as it is."""
     found = {}
     for name, value in values.items():
+        if name in drawn:
+            found[name] = first_terms(name, value, rank)
+            continue
         whole = round_tensor(value, quantize, name=name)
         cut = first_terms(name, whole, rank)
         found[name] = whole if cut is whole else round_tensor(cut, quantize, name=name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +12,14 @@ from msgspec.structs import replace
 from fedlpp_cli.adapters.control_tensors import with_control
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.adapters.ranks import shapes_of_rank
-from fedlpp_cli.adapters.trained import factor_of
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import GateError
 from fedlpp_cli.evaluation.scored import mean_scores
 from fedlpp_cli.leakage.averaging import compress
-from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.planning.allocation import allocate
 from fedlpp_cli.planning.candidates import WIDTHS, Candidate, Grid, rounding_of
+from fedlpp_cli.planning.inputs import Inputs
 from fedlpp_cli.planning.probe import Bench, Change, Slope, Values, change, proxy_values
 from fedlpp_cli.planning.sensitivity import sensitivities, tensor_groups
 from fedlpp_cli.quantization.layout import Shape
@@ -35,7 +34,8 @@ class Survey:
     """Settings, measured at one theta: the plain federation's adapter.
 
     `gain`: how far training brought the loss down, on the rows for gradients. `bases`: folder of what clients see of a
-    private base. `shard`: one client's rows.
+    private base. `shard`: one client's rows. `shapes`: of what proxies hold; `drawn`: what clients draw instead.
+    `moving`: what they train, whose gradient counts.
     """
 
     bench: Bench
@@ -48,6 +48,8 @@ class Survey:
     trade_off: float
     shard: Sequence[Example]
     bases: Callable[[BaseQuantSpec], Path]
+    drawn: Collection[str] = frozenset()
+    moving: Collection[str] = frozenset()
     _whole: dict[bool, tuple[Values, Slope]] = field(default_factory=dict, init=False)
 
     def group_rows(self, grid: Grid) -> tuple[GroupRow, ...]:
@@ -64,10 +66,10 @@ class Survey:
         """The row with what a proxy of that setting is worth; one that cannot be trained says so."""
         theta, whole = self._at(candidate.rank)
         folder = self.folder if candidate.base_quantize is None else self.bases(candidate.base_quantize)
-        values = proxy_values(theta, candidate.quantize, candidate.rank)
+        values = proxy_values(theta, candidate.quantize, candidate.rank, self.drawn)
         try:
             found = change(
-                self.bench.slope(folder, self.lora, values), whole,
+                self._slope(folder, values), whole,
                 gain=self.gain, trade_off=self.trade_off, rank=candidate.rank,
             )  # fmt: skip
             proxy = self.bench.scored(folder, self.lora, values)
@@ -86,26 +88,31 @@ class Survey:
 
     def _change_of(self, quantize: QuantSpec) -> Change:
         theta, whole = self._at(self.lora.rank)
-        values = proxy_values(theta, quantize, self.lora.rank)
-        slope = self.bench.slope(self.folder, self.lora, values)
-        return change(slope, whole, gain=self.gain, trade_off=self.trade_off, rank=self.lora.rank)
+        values = proxy_values(theta, quantize, self.lora.rank, self.drawn)
+        return change(
+            self._slope(self.folder, values), whole, gain=self.gain, trade_off=self.trade_off, rank=self.lora.rank
+        )
 
     def _at(self, rank: int) -> tuple[Values, Slope]:
         """Theta and its slope; for lower ranks with the terms of the product in order, as combine svd has them."""
         is_cut = rank != self.lora.rank
         if is_cut not in self._whole:
             theta = compress(self.theta, self.lora.rank) if is_cut else self.theta
-            self._whole[is_cut] = theta, self.bench.slope(self.folder, self.lora, theta)
+            self._whole[is_cut] = theta, self._slope(self.folder, theta)
         return self._whole[is_cut]
 
+    def _slope(self, folder: Path, values: Values) -> Slope:
+        found = self.bench.slope(folder, self.lora, values)
+        kept = {name: value for name, value in found.gradient.items() if not self.moving or name in self.moving}
+        return Slope(found.loss, kept)
 
-def sized(candidate: Candidate, federation: FederationSpec, lora: LoraSpec, shapes: Mapping[str, Shape],
-          base_bytes: Callable[[BaseQuantSpec], int]) -> PlanRow:  # fmt: skip
-    """The row of a setting, with what travels."""
-    sent = shapes_of_rank(shapes, candidate.rank)
-    draws_a = method_named(federation.method).draws_a
-    held = {name: shape for name, shape in sent.items() if not (draws_a and factor_of(name) == "A")}
+
+def sized(candidate: Candidate, inputs: Inputs, n_rounds: int, base_bytes: Callable[[BaseQuantSpec], int]) -> PlanRow:
+    """The row of a setting, with what travels; of several rounds the largest update."""
+    federation, lora = inputs.federation, inputs.federation.lora
+    held = shapes_of_rank(inputs.held, candidate.rank)
     down = layout_bytes(proxy_layout(with_control(held, federation.train.control_variates), candidate.quantize))
+    updates = inputs.updates(n_rounds, candidate.rank)
     return PlanRow(
         label=candidate.label(lora),
         quantize=candidate.quantize,
@@ -114,7 +121,7 @@ def sized(candidate: Candidate, federation: FederationSpec, lora: LoraSpec, shap
         base_quantize=candidate.base_quantize,
         for_comparison=candidate.for_comparison,
         bytes_down=down + (0 if candidate.base_quantize is None else base_bytes(candidate.base_quantize)),
-        bytes_up=layout_bytes(proxy_layout(sent, federation.update)),
+        bytes_up=max(layout_bytes(proxy_layout(shapes, federation.update)) for shapes in updates),
     )
 
 

@@ -1,4 +1,4 @@
-"""Public keys: as text in files and in `client.toml`, and what a result says of who signed a package.
+"""Public keys: as text in files and in `client.toml`, and what a result says of who signed.
 
 `ed25519:<base64>`, or the same with a space and a name behind it. The name is whatever the reader wrote there: it is no
 part of the key, and no signature covers it.
@@ -40,7 +40,7 @@ class PublicKey:
 
 
 class Signer(Record, frozen=True, kw_only=True):
-    """Whose good signature a package has.
+    """Whose good signature a package or a transcript has.
 
     `trusted`: it is one of the keys that were asked for; `name` is what the list of those calls it.
     """

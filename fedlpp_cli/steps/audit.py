@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from fedlpp_cli.adapters.drawn import is_drawn
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.withheld import owners_values
 from fedlpp_cli.artifact import store
@@ -200,7 +201,8 @@ def _judge(case: Case, models: _Models, stage: Stage) -> tuple[Judge, Asked | No
     asked = _ask(case, stage, models, owner) if "distill" in case.spec.attacks else None
     base = stage.score(models.base.base, case.start, "base")
     tolerance = tolerance_of(case.history.quantize)
-    return Judge(stage, models.seen.base, base, central, answers, factors, owner, tolerance), asked
+    public = frozenset(name for name in names if is_drawn(case.history.newest.header.spec, name))
+    return Judge(stage, models.seen.base, base, central, answers, factors, owner, tolerance, public), asked
 
 
 def _ask(case: Case, stage: Stage, models: _Models, owner: Values) -> Asked | None:

@@ -21,10 +21,12 @@ from fedlpp_cli.steps.audit_judge import Judge, Tried
 from fedlpp_cli.tasks.task import Example
 
 # Ranks of a mean of products beyond this many times the federation's are cut off: the last ones are noise of rounding.
-_MAX_RANKS: Final = 8
+MAX_RANKS: Final = 8
 # How far a weight may have moved in a round, in typical moves.
 _DRIFTS: Final = (1.0, 3.0)
 _DRAWS: Final = (4, 16)
+
+_MADE_ANEW: Final = "the method makes both factors anew each round: their means over rounds mean nothing"
 
 Rows = Iterator[AttackRow]
 
@@ -77,7 +79,9 @@ def average(case: Case, judge: Judge, tried: list[tuple[str, int, Tried]]) -> Ro
         yield case.idea("average", "all rounds", packages(1)).skipped("one proxy was distributed: there is no mean")
         return
     rank = judge.stage.lora.rank
-    for kind in ("factors", "products"):
+    if case.history.makes_anew:
+        yield case.idea("average", "all rounds, factors", packages(n)).skipped(_MADE_ANEW)
+    for kind in ("products",) if case.history.makes_anew else ("factors", "products"):
         for name, weights in windows(n).items():
             n_used = sum(weight > 0 for weight in weights)
             idea = case.idea("average", f"{name}, {kind}", packages(n_used))
@@ -85,7 +89,7 @@ def average(case: Case, judge: Judge, tried: list[tuple[str, int, Tried]]) -> Ro
                 values = mean_factors(case.snapshots, weights)
             else:
                 # One rank for all windows, so that the model is opened once.
-                values = compress(mean_products(case.snapshots, weights), rank * min(n, _MAX_RANKS))
+                values = compress(mean_products(case.snapshots, weights), rank * min(n, MAX_RANKS))
             found, row = judge.at_once(idea, values)
             tried.append((idea.variant, n_used, found))
             yield row
@@ -103,11 +107,15 @@ def pool_of_one(case: Case, judge: Judge) -> Rows:
     if len(known) == n:
         yield idea.skipped(f"{name} was in every round: one client knows what all know")
         return
-    ways = {name: mean_factors([case.snapshots[number] for number in known], weights)
-            for name, weights in windows(len(known)).items()}  # fmt: skip
+    snapshots, rank = [case.snapshots[number] for number in known], judge.stage.lora.rank
+    if case.history.makes_anew:
+        kind, size = "products", rank * min(len(known), MAX_RANKS)
+        ways = {way: compress(mean_products(snapshots, weights), size) for way, weights in windows(len(known)).items()}
+    else:
+        kind, ways = "factors", {way: mean_factors(snapshots, weights) for way, weights in windows(len(known)).items()}
     tried = {way: judge.attempt(values, f"pool, {way}") for way, values in ways.items()}
     best = max(tried, key=lambda way: tried[way].goodness)
-    variant = f"{name} alone, {best} of {len(known)} rounds, factors"
+    variant = f"{name} alone, {best} of {len(known)} rounds, {kind}"
     yield judge.row(case.idea("pool", variant, f"{packages(len(known))} that {name} was in"), tried[best])
 
 
@@ -140,14 +148,20 @@ def round_again(case: Case, judge: Judge) -> Rows:
         idea = case.idea("rerounding", f"{n} draws", f"{n} stochastic roundings of the newest master")
         specs = [replace(quantize, rounding_seed=f"audit-{draw}") for draw in range(n)]
         draws = [
-            {name: round_tensor(value, spec, name=name) for name, value in judge.factors.items()} for spec in specs
+            {
+                name: value if name in judge.public else round_tensor(value, spec, name=name)
+                for name, value in judge.factors.items()
+            }
+            for spec in specs
         ]
         yield judge.at_once(idea, mean_factors(draws, (1 / n,) * n))[1]
 
 
 def _of_one_shape(history: History) -> list[Sent]:
-    """The newest rounds in a row whose proxies have one rank, the newest first."""
+    """The newest rounds in a row whose proxies have one rank and the same factors, the newest first."""
     newest_first = [history.sent[number] for number in sorted(history.sent, reverse=True)]
+    if history.makes_anew:
+        return newest_first[:1]
     shapes = newest_first[0].proxy.header.spec.shapes
     odd = next((k for k, sent in enumerate(newest_first) if sent.proxy.header.spec.shapes != shapes), None)
     return newest_first[:odd]

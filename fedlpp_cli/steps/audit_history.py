@@ -63,7 +63,17 @@ class History:
     @property
     def quantize(self) -> QuantSpec:
         """How the newest proxy is rounded."""
-        return self.sent[self.central.header.round].proxy.header.spec.quantize
+        return self.newest.header.spec.quantize
+
+    @property
+    def newest(self) -> TensorFile[ProxyHeader]:
+        """The newest proxy."""
+        return self.sent[self.central.header.round].proxy
+
+    @property
+    def makes_anew(self) -> bool:
+        """Whether both factors are new ones in each round: of several rounds only products can be put together."""
+        return method_of(self.central.header, source=str(self.central.path)).finish is not None
 
 
 @dataclass(slots=True)

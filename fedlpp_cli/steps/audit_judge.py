@@ -44,7 +44,7 @@ class Judge:
 
     `seen`: the base as clients have it. `base`, `central`: what base and owner's model got. `factors`: the owner's
     components; `owner`: with what it withholds, the same where that is nothing. `tolerance`: up to which part of itself
-    a number counts as known exactly.
+    a number counts as known exactly. `public`: components that clients draw, and everybody has.
     """
 
     stage: Stage
@@ -55,6 +55,7 @@ class Judge:
     factors: Values
     owner: Values
     tolerance: float
+    public: frozenset[str] = frozenset()
 
     def attempt(self, values: Mapping[str, Tensor], name: str) -> Tried:
         """Score an adapter on the base that attackers have.
@@ -68,7 +69,7 @@ class Judge:
     def row(self, idea: Idea, tried: Tried) -> AttackRow:
         """All that is said of it."""
         found = recovery(tried.scored, base=self.base, central=self.central)
-        near = closeness(tried.values, self.factors, tolerance=self.tolerance)
+        near = closeness(tried.values, self.factors, tolerance=self.tolerance, public=self.public)
         whole = near if self.owner is self.factors else closeness(tried.values, self.owner)
         return AttackRow(
             attack=idea.attack,

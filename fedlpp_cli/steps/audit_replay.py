@@ -17,13 +17,12 @@ from fedlpp_cli.adapters.trained import trained_shapes
 from fedlpp_cli.aggregation.weights import client_weights
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import FedlppError, GateError, UsageError
-from fedlpp_cli.leakage.averaging import Values
+from fedlpp_cli.leakage.averaging import Values, compress
 from fedlpp_cli.leakage.knowledge import half_of, packages
-from fedlpp_cli.leakage.replay import Round, replay_rounds
-from fedlpp_cli.methods.table import method_of
+from fedlpp_cli.leakage.replay import Round, replay_products, replay_rounds
 from fedlpp_cli.records.headers import UpdateHeader
 from fedlpp_cli.records.specs import AggregateSpec
-from fedlpp_cli.steps.audit_attacks import Case, Rows
+from fedlpp_cli.steps.audit_attacks import MAX_RANKS, Case, Rows
 from fedlpp_cli.steps.audit_judge import Judge
 
 # With more, a coalition is told by its size.
@@ -80,7 +79,11 @@ def _replayed(case: Case, coalition: _Coalition) -> Values:
     n_rounds = case.history.central.header.round
     if not n_rounds:
         raise _MissingError("no round has been aggregated: there are no updates yet")
-    return replay_rounds(case.snapshots[0], [_round(case, number, coalition) for number in range(n_rounds)])
+    rounds = [_round(case, number, coalition) for number in range(n_rounds)]
+    if not case.history.makes_anew:
+        return replay_rounds(case.snapshots[0], rounds)
+    rank = case.history.central.header.spec.model.lora.rank
+    return compress(replay_products(case.snapshots[0], rounds), rank * (1 + min(n_rounds, MAX_RANKS)))
 
 
 def _round(case: Case, number: int, coalition: _Coalition) -> Round:
@@ -109,11 +112,9 @@ def _check_method(case: Case, number: int, spec: AggregateSpec) -> None:
     """Refuse what a method does with a round that the sum of its updates does not tell.
 
     Raises:
-        UsageError: factors are made anew, or one of them stays where the owner's step would move it.
+        UsageError: one factor stays where the owner's step would move it.
     """
     proxy = case.history.sent[number].proxy
-    if method_of(proxy.header, source=str(proxy.path)).finish is not None:
-        raise UsageError(f"method {proxy.header.method} makes factors anew each round, which is not replayed")
     is_whole = trained_shapes(proxy.header.spec.shapes, proxy.header.spec.factors) == proxy.header.spec.shapes
     if not is_whole and (spec.update_rule, spec.server_optimizer) != (1, "sgd"):
         raise UsageError("rounds that train one factor are replayed with update rule 1, without a server optimizer")

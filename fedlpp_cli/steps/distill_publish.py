@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.digest import sha256_of_file
+from fedlpp_cli.artifact.key_files import SigningKey, fingerprints_of
+from fedlpp_cli.artifact.signatures import signatures_beside
+from fedlpp_cli.artifact.whole import check_absent
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.evaluation.answers import answer
 from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import TranscriptHeader
-from fedlpp_cli.records.record import Record, read_record, to_plain
+from fedlpp_cli.records.record import Digest, Record, read_record, to_plain
 from fedlpp_cli.records.specs import TaskSpec
 from fedlpp_cli.records.transcripts import DEFAULT_TOP_K, InputSource, InputsSpec, PublishSpec, Targets, TranscriptSpec
 from fedlpp_cli.refs import parse_ref
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
 
 
 class PublishResult(Record, frozen=True, kw_only=True):
-    """What `distill publish` made. `n_cut`: inputs longer than the task; `warnings`: to read before it is sent."""
+    """What `distill publish` made.
+
+    `n_cut`: inputs longer than the task; `signed_with`: fingerprints of the keys that sign it; `warnings`: to read
+    before it is sent.
+    """
 
     path: str
     sha256: str
@@ -46,6 +53,7 @@ class PublishResult(Record, frozen=True, kw_only=True):
     top_k: int
     n_outcomes: int
     n_bytes: int
+    signed_with: tuple[Digest, ...]
     warnings: tuple[str, ...]
 
 
@@ -59,6 +67,7 @@ def distill_publish(
     templates: Path | None = None,
     sample: RefLike | None = None,
     spec: PublishSpec | None = None,
+    sign: Sequence[SigningKey] = (),
     device: str = "auto",
     force: bool = False,
     on_progress: Progress = silent,
@@ -74,21 +83,23 @@ def distill_publish(
         templates: a file of templates (`tasks/templates.py`) that inputs are made from.
         sample: a plain language model that writes the inputs; without both, inputs are random tokens.
         spec: how many inputs, from which seed, and how much of each answer is told.
+        sign: the teacher's keys, whose signatures lie beside the transcript (`artifact/key_files.read_signing_key`).
         device: "auto", "cpu" or "cuda".
         force: replace an existing output.
         on_progress: told what is going on.
 
     Raises:
-        UsageError: settings that do not go together, or `top_k` above the number of outcomes.
+        UsageError: settings that do not go together, `top_k` above the number of outcomes, or one key twice.
         InputError, ModelError, ArtifactError, LineageError: a teacher that cannot be opened.
         DataError: templates that cannot be read.
         GateError: answers that are not finite.
     """
-    spec = spec or PublishSpec()
+    spec, signed_with = spec or PublishSpec(), fingerprints_of(sign)
     if templates is not None and sample is not None:
         raise UsageError("--templates and --sample are two ways to make inputs; choose one")
     patterns = None if templates is None else read_templates(templates)
     with store.destination(parse_ref(out), message=f"Transcript of {teacher}", force=force) as place:
+        check_absent(signatures_beside(place.path), force=force)
         on_progress("opening teacher", 0, 0)
         found, device = find_teacher(model, base=base, task=task or {}), choose_device(device)
         tokenizer = open_tokenizer(found.folder)
@@ -99,7 +110,7 @@ def distill_publish(
         texts = _texts(found, tokenizer, patterns, sample, spec, device, on_progress)
         examples, answers = _answer(found, tokenizer, texts, told, spec.batch_size, device, on_progress)
         inputs: Inputs = tuple(texts) if told.vocabulary is None else tuple(one.input_ids for one in examples)
-        sha256 = write_transcript(place.path, _header(found, told), inputs, answers, force=force)
+        sha256 = write_transcript(place.path, _header(found, told), inputs, answers, sign=sign, force=force)
         n_bytes = place.path.stat().st_size
     return PublishResult(
         path=str(place.written),
@@ -114,6 +125,7 @@ def distill_publish(
         top_k=told.top_k,
         n_outcomes=told.n_outcomes,
         n_bytes=n_bytes,
+        signed_with=signed_with,
         warnings=_warnings(patterns or ()),
     )
 

@@ -1,7 +1,6 @@
 """`distill train`: a student learns from transcripts, and becomes the first master of a federation of its own."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -11,21 +10,23 @@ from fedlpp_cli.artifact import store
 from fedlpp_cli.errors import LineageError, UsageError
 from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress, silent
-from fedlpp_cli.records.headers import TranscriptHeader
+from fedlpp_cli.records.keys import PublicKey, Signer, signers_of
 from fedlpp_cli.records.methods import METHOD, MethodSpec
+from fedlpp_cli.records.policy import ClientPolicy
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.specs import DEFAULT_STEPS, LoraSpec, TaskSpec, TrainSpec
 from fedlpp_cli.records.transcripts import DistillationLoss, DistillSpec
 from fedlpp_cli.refs import parse_ref
 from fedlpp_cli.rounding import six_digits
+from fedlpp_cli.steps.client_policy import allowed_signers
 from fedlpp_cli.steps.distill_models import Student, find_student
 from fedlpp_cli.steps.init import MasterResult, write_first_master
-from fedlpp_cli.steps.inputs import RefLike, choose_device, open_tensors
+from fedlpp_cli.steps.inputs import RefLike, choose_device
 from fedlpp_cli.tasks.causal_lm import CausalLM
 from fedlpp_cli.tasks.kinds import task_for
 from fedlpp_cli.tasks.soft_labels import SoftLabels
 from fedlpp_cli.tasks.task import Task
-from fedlpp_cli.tasks.transcripts import Transcript, read_transcript
+from fedlpp_cli.tasks.transcripts import Transcript, open_transcript
 from fedlpp_cli.tasks.vocabulary import vocabulary_of
 from fedlpp_cli.training.distilling import DistillGradient, lessons_of
 from fedlpp_cli.training.gates import check_trained, loss_warning
@@ -34,12 +35,13 @@ from fedlpp_cli.training.loop import TrainedRun, guessing_loss, train
 
 
 class Taught(Record, frozen=True, kw_only=True):
-    """A transcript that was learned from."""
+    """A transcript that was learned from. `signers`: whose good signatures it has."""
 
     teacher: str
     sha256: str
     n_inputs: int
     n_answers: int
+    signers: tuple[Signer, ...]
 
 
 class DistillResult(Record, frozen=True, kw_only=True):
@@ -75,7 +77,7 @@ class _Learned:
     warnings: tuple[str, ...]
 
 
-def distill_train(
+def distill_train(  # noqa: PLR0913  # a step has as many settings as its command has options
     student: RefLike,
     transcripts: Sequence[RefLike],
     *,
@@ -86,6 +88,8 @@ def distill_train(
     lora: LoraSpec | None = None,
     max_length: int | None = None,
     private_base: bool = False,
+    policy: ClientPolicy | None = None,
+    signers: Sequence[PublicKey] = (),
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -103,6 +107,8 @@ def distill_train(
         lora: a new adapter; None for the defaults.
         max_length: of a new student's task; that of the transcripts where nothing is said.
         private_base: a new student's clients shall only ever see a quantized copy of its base.
+        policy: the student's; of it, whose transcripts are taken.
+        signers: one of these keys must have signed each transcript; of those in the policy, where it names some.
         seed: of a new adapter's values and of the training.
         device: "auto", "cpu" or "cuda".
         force: replace an existing output.
@@ -110,7 +116,8 @@ def distill_train(
 
     Raises:
         UsageError: settings that do not go together.
-        ArtifactError: a transcript that is not sound.
+        ArtifactError, SignatureError, DigestError: a transcript that is not sound, or not what was signed.
+        SignerError: a transcript that none of the signers has signed.
         LineageError: a transcript of another task, other labels, or another vocabulary.
         GateError: a training that went wrong.
         SecrecyError: `out` is on the Hub.
@@ -118,11 +125,9 @@ def distill_train(
     recipe, distill = train_spec or TrainSpec(steps=DEFAULT_STEPS), distill or DistillSpec()
     if recipe.control_variates:
         raise UsageError("control_variates: SCAFFOLD is for clients of one owner; distillation has none")
-    with store.destination(parse_ref(out), message="", secret=True, force=force) as place, ExitStack() as files:
-        given = [
-            read_transcript(files.enter_context(open_tensors(transcript, TranscriptHeader)))
-            for transcript in transcripts
-        ]
+    trusted = allowed_signers(policy or ClientPolicy(), signers)
+    with store.destination(parse_ref(out), message="", secret=True, force=force) as place:
+        given = [open_transcript(store.fetch(parse_ref(one)), signers=trusted) for one in transcripts]
         _check_distinct(given)
         loss = _choose_loss(given, distill)
         on_progress("opening student", 0, 0)
@@ -145,7 +150,7 @@ def distill_train(
             parents=parents if found.master is None else {**parents, "student": (found.master,)},
             force=force,
         )
-    return _result(made, given, learned, recipe, loss, distill.temperature)
+    return _result(made, tuple(_taught(one, trusted) for one in given), learned, recipe, loss, distill.temperature)
 
 
 def _learn(
@@ -189,7 +194,7 @@ def _learn(
 
 def _result(
     made: MasterResult,
-    transcripts: Sequence[Transcript],
+    transcripts: tuple[Taught, ...],
     learned: _Learned,
     recipe: TrainSpec,
     loss: DistillationLoss,
@@ -201,7 +206,7 @@ def _result(
         federation=made.federation,
         model_type=made.model_type,
         n_parameters=made.n_parameters,
-        transcripts=tuple(_taught(one) for one in transcripts),
+        transcripts=transcripts,
         n_cut=learned.n_cut,
         train=recipe,
         loss=loss,
@@ -276,8 +281,12 @@ def _answers(transcripts: Sequence[Transcript], task: Task) -> tuple[int, list[S
     return len(own.labels) if vocabulary is None else vocabulary.size, found
 
 
-def _taught(transcript: Transcript) -> Taught:
+def _taught(transcript: Transcript, trusted: Sequence[PublicKey]) -> Taught:
     spec = transcript.header.spec
     return Taught(
-        teacher=spec.teacher, sha256=transcript.sha256, n_inputs=spec.n_inputs, n_answers=len(transcript.answers)
+        teacher=spec.teacher,
+        sha256=transcript.sha256,
+        n_inputs=spec.n_inputs,
+        n_answers=len(transcript.answers),
+        signers=signers_of(transcript.signed_by, trusted),
     )

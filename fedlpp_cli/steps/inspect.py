@@ -10,7 +10,7 @@ from fedlpp_cli.adapters.master_tensors import components_of, n_parameters
 from fedlpp_cli.adapters.residuals import residual_shapes
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
-from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.opening import open_any, signed_by
 from fedlpp_cli.artifact.tensor_file import TensorFile, layout_of
 from fedlpp_cli.quantization.layout import max_codes, table_of
 from fedlpp_cli.records.headers import (
@@ -46,7 +46,8 @@ class InspectResult(Record, frozen=True, kw_only=True):
     rounded updates: codes and scales over the numbers that they stand for. A rounded update does not state its shapes:
     its `n_parameters` is None, and codes that would still have fitted count, at most four for each tensor.
     `unquantized` lists what a package or a base carries above its stated precision. `groups`: of what is rounded, or
-    carried beside it, sizes and the error to expect. `signers`: whose good signatures a package has; nobody says here
+    carried beside it, sizes and the error to expect. `signers`: whose good signatures a package or a transcript
+    has; nobody says here
     whom to trust.
     """
 
@@ -93,6 +94,7 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
     n_values: int | None = sum(info.n_elements for info in file.tensors.values())
     bits: float | None = None
     groups: tuple[TensorGroup, ...] = ()
+    signers: tuple[Signer, ...] = ()
     if isinstance(file.header, MasterHeader):
         n_values = n_parameters(components_of(file.narrow(MasterHeader)))
     elif isinstance(file.header, CheckpointHeader):
@@ -104,7 +106,7 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         bits = round(8 * payload / n_parameters(sent), 4) if n_values else None
         groups = adapter_groups(sent, spec.quantize)
     elif isinstance(file.header, TranscriptHeader):
-        n_values = None
+        n_values, signers = None, signers_of(signed_by(file), trusted=())
     elif isinstance(file.header, StateHeader):
         n_values = n_parameters(residual_shapes(layout_of(file.tensors)))
     elif isinstance(file.header, UpdateHeader) and (rounding := file.header.spec.quantize).bits != "full":
@@ -118,6 +120,7 @@ def _of_tensors(file: TensorFile[Any], common: dict[str, Any]) -> InspectResult:
         n_parameters=n_values,
         bits_per_parameter=bits,
         groups=groups,
+        signers=signers,
     )
 
 

@@ -1,4 +1,4 @@
-"""`keygen`: a key pair to sign packages with."""
+"""`keygen`: a key pair to sign packages and transcripts with."""
 
 from typing import Final
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.card import package_card
 from fedlpp_cli.artifact.folder import BASE, CARD, MANIFEST, PROXY, open_folder, write_folder
-from fedlpp_cli.artifact.key_files import SigningKey
+from fedlpp_cli.artifact.key_files import SigningKey, fingerprints_of
 from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.release_ledger import (
     AdapterRelease,
@@ -91,9 +91,7 @@ def pack(
         LineageError: a base that does not belong to the proxy.
         ArtifactError, InputError, OutputError: a ledger that cannot be read or written.
     """
-    signed_with = tuple(key.public.fingerprint for key in sign)
-    if len(set(signed_with)) < len(signed_with):
-        raise UsageError("--sign: the same key twice")
+    signed_with = fingerprints_of(sign)
     train, update = train or TrainSpec(steps=DEFAULT_STEPS), update or FULL_PRECISION
     with _open_proxy(proxy) as opened:
         found = opened.header.spec

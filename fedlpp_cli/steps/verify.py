@@ -12,7 +12,7 @@ from fedlpp_cli.adapters.trained import update_shapes
 from fedlpp_cli.aggregation.gates import check_answers, check_scores
 from fedlpp_cli.artifact import store
 from fedlpp_cli.artifact.folder import BASE, PROXY, FolderArtifact
-from fedlpp_cli.artifact.opening import open_any
+from fedlpp_cli.artifact.opening import open_any, signed_by
 from fedlpp_cli.artifact.run_folder import is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import Layout, TensorFile, layout_of
 from fedlpp_cli.artifact.transcript_layout import check_transcript
@@ -45,7 +45,7 @@ _ORIGINS: Final = {"student": "master", "transcript": "transcript"}
 class Verified(Record, frozen=True, kw_only=True):
     """One sound artifact. `parents_found` of its `n_parents` were among the others and fit.
 
-    `signers`: whose good signatures it has; only packages are signed.
+    `signers`: whose good signatures it has; only packages and transcripts are signed.
     """
 
     path: str
@@ -99,15 +99,15 @@ def verify(
         artifacts: artifacts of any kind, or run folders.
         complete: every parent must be among them.
         rerun: compute each aggregate again whose inputs are among them, and compare.
-        signers: every package must be signed by one of them; without any, by nobody.
+        signers: every package and transcript must be signed by one of them; without any, by nobody.
         on_progress: told what is going on.
 
     Raises:
         ArtifactError, DigestError, SignatureError: an artifact that is not sound.
         LineageError: artifacts that do not belong together, or with `complete` a parent that is missing.
         RerunError: with `rerun` an aggregate that comes out otherwise.
-        SignerError: a package that none of the signers has signed.
-        UsageError: with `rerun` no aggregate whose inputs are all there; with `signers` no package.
+        SignerError: a package or a transcript that none of the signers has signed.
+        UsageError: with `rerun` no aggregate whose inputs are all there; with `signers` nothing that is signed.
     """
     paths = list(_all_paths(store.fetch(parse_ref(artifact)) for artifact in artifacts))
     if not paths:
@@ -116,8 +116,8 @@ def verify(
     for number, (run, path) in enumerate(paths, start=1):
         on_progress(f"verifying {path.name}", number, len(paths))
         seen += _open(path, run, signers)
-    if signers and not any(isinstance(one.header, PackageHeader) for one in seen):
-        raise UsageError("--signer: no package is among the artifacts, and nothing else is signed")
+    if signers and not any(isinstance(one.header, PackageHeader | TranscriptHeader) for one in seen):
+        raise UsageError("--signer: no package and no transcript is among the artifacts, and nothing else is signed")
     by_digest = {one.sha256: one for one in seen}
     verified = tuple(_check_parents(one, by_digest, complete=complete) for one in seen)
     missing = sum(one.n_parents - one.parents_found for one in verified)
@@ -156,8 +156,8 @@ def _open(path: Path, run: Path | None, signers: Collection[PublicKey]) -> list[
     """The artifact, and what is inside of it."""
     opened = open_any(path, signers=signers)
     layout = layout_of(opened.tensors) if isinstance(opened, TensorFile) else {}
-    signed_by = signers_of(opened.signed_by, signers) if isinstance(opened, FolderArtifact) else ()
-    seen = [_Seen(path, opened.header, opened.sha256, run, layout, signed_by)]
+    found = signers_of(signed_by(opened, signers=signers), signers)
+    seen = [_Seen(path, opened.header, opened.sha256, run, layout, found)]
     if isinstance(opened, TensorFile):
         with opened:
             if isinstance(opened.header, MasterHeader):

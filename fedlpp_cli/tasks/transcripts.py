@@ -1,7 +1,8 @@
 """Transcripts between memory and file. What is read may come from anybody."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedlpp_cli.artifact.digest import sha256_of_file
+from fedlpp_cli.artifact.key_files import SigningKey
+from fedlpp_cli.artifact.signatures import (
+    TRANSCRIPT,
+    check_signers,
+    read_transcript_signatures,
+    signatures_beside,
+    write_transcript_signatures,
+)
 from fedlpp_cli.artifact.tensor_file import TensorFile, write_tensors
 from fedlpp_cli.artifact.transcript_layout import (
     INDICES,
@@ -19,8 +29,9 @@ from fedlpp_cli.artifact.transcript_layout import (
     check_transcript,
     transcript_layout,
 )
-from fedlpp_cli.errors import ArtifactError
+from fedlpp_cli.errors import ArtifactError, DigestError
 from fedlpp_cli.records.headers import TranscriptHeader
+from fedlpp_cli.records.keys import PublicKey
 from fedlpp_cli.records.transcripts import TranscriptSpec
 from fedlpp_cli.tasks.soft_labels import SoftLabels
 
@@ -36,7 +47,8 @@ _LONGEST_TEXT: Final = 2**24
 class Transcript:
     """A transcript that has been read: texts of a classifier or token ids of a language model, and the answers.
 
-    Answers lie one behind the other: one to a text, or one behind each token of an input but its last.
+    Answers lie one behind the other: one to a text, or one behind each token of an input but its last. `signed_by`:
+    whose good signatures lie beside it.
     """
 
     source: str
@@ -44,10 +56,19 @@ class Transcript:
     header: TranscriptHeader
     inputs: Inputs
     answers: SoftLabels
+    signed_by: tuple[PublicKey, ...] = ()
 
 
-def write_transcript(path: Path, header: TranscriptHeader, inputs: Inputs, answers: SoftLabels, *, force: bool) -> str:
-    """Write it; its sha256.
+def write_transcript(
+    path: Path,
+    header: TranscriptHeader,
+    inputs: Inputs,
+    answers: SoftLabels,
+    *,
+    sign: Sequence[SigningKey] = (),
+    force: bool,
+) -> str:
+    """Write it, and signatures of these keys beside it; its sha256.
 
     Raises:
         OutputExistsError, OutputError: as `write_tensors`.
@@ -68,7 +89,35 @@ def write_transcript(path: Path, header: TranscriptHeader, inputs: Inputs, answe
     with write_tensors(path, header, transcript_layout(spec, len(units)), force=force) as writer:
         for name, tensor in tensors.items():
             writer.write(name, tensor)
-        return writer.sha256()
+        sha256 = writer.sha256()
+        write_transcript_signatures(path, sha256, sign, force=force)
+    return sha256
+
+
+def open_transcript(path: Path, *, signers: Collection[PublicKey] = ()) -> Transcript:
+    """Read a transcript. Who signed is asked first: before that, nothing in it is parsed.
+
+    Args:
+        path: the file.
+        signers: one of them must have signed it; without any, nobody has to.
+
+    Raises:
+        InputError, LineageError: no such file, or none with a transcript.
+        SignatureError, SignerError: as `read_transcript_signatures` and `check_signers`.
+        DigestError: the file was changed while it was read.
+        OversizeError, ArtifactError: as `read_transcript`.
+    """
+    signed: str | None = None
+    signed_by: tuple[PublicKey, ...] = ()
+    if signers or os.path.lexists(signatures_beside(path)):
+        signed = sha256_of_file(path)
+        signed_by = read_transcript_signatures(path, signed)
+        check_signers(signed_by, signers, source=str(path), scheme=TRANSCRIPT)
+    with TensorFile(path, TranscriptHeader) as file:
+        found = read_transcript(file)
+    if signed not in (None, found.sha256):
+        raise DigestError(f"{path}: changed while it was read")
+    return replace(found, signed_by=signed_by)
 
 
 def read_transcript(file: TensorFile[TranscriptHeader]) -> Transcript:

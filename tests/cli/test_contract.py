@@ -42,7 +42,7 @@ DATA_KEYS = {
     "audit": "path federation round sha256 report",
     "plan": "path report plan",
     "distill publish": (
-        "path sha256 teacher task inputs n_inputs n_answers n_cut targets top_k n_outcomes n_bytes warnings"
+        "path sha256 teacher task inputs n_inputs n_answers n_cut targets top_k n_outcomes n_bytes signed_with warnings"
     ),
     "distill train": (
         "path sha256 federation model_type n_parameters transcripts n_cut train loss temperature n_steps loss_first "
@@ -215,6 +215,7 @@ def test_failures_are_one_line_an_exit_code_and_an_envelope(fedlpp, played, llam
         (7, "secrecy", ["keygen", "--name", "clinic", "--no-passphrase", "--out", "hf://org/repo/clinic.pem"]),
         (10, "policy-signer", [*train, "--signer", KEY, "--data", "x", *out]),
         (10, "policy-signer", ["verify", played.package(0), "--signer", KEY]),
+        (10, "policy-signer", [*learn, played.master(0), "--signer", KEY, *out]),
         (2, "usage", ["report", played.folder, played.folder, *out]),
         (3, "input", ["report", tmp_path / "gone.json", *out]),
         (4, "artifact", ["report", tmp_path / "there", *out]),

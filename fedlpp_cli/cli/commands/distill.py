@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import key_options as k
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import labels_of
 from fedlpp_cli.errors import SettingsError, UsageError
+from fedlpp_cli.records.policy import read_policy
 from fedlpp_cli.records.record import Record, RecordT, read_record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import LoraSpec, TrainSpec
@@ -69,6 +71,16 @@ TranscriptOpt = Annotated[
         "--transcript", metavar="REF", help="What a teacher published; repeat it for more.", show_default=False
     ),
 ]
+PolicyOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        envvar="FEDLPP_POLICY",
+        help="client.toml: its signers are whose transcripts you take.",
+        show_default=False,
+    ),
+]
 TemperatureOpt = Annotated[
     float | None, o.of(DistillSpec, "temperature", "Of teacher and student, with kl.", panel=o.RECIPE)
 ]
@@ -96,6 +108,8 @@ def publish(
     max_length: o.MaxLengthOpt = None,
     labels: o.LabelsOpt = None,
     batch_size: o.EvaluateBatchSizeOpt = None,
+    sign: k.SignOpt = None,
+    passphrase_file: k.PassphraseFileOpt = None,
     device: o.DeviceOpt = "auto",
     force: o.ForceOpt = False,
 ) -> Record:
@@ -103,6 +117,7 @@ def publish(
 
     fedlpp distill publish master.safetensors --base ./model --teacher north --templates logs.txt --out t.safetensors
     fedlpp distill publish ./model --teacher north --random --n-inputs 2000 --top-k 16 --out north.safetensors
+    fedlpp distill publish ./model --teacher north --random --sign north.pem --out north.safetensors
     fedlpp distill publish ./tuned --teacher north --sample hf://org/name --out north.safetensors
     """
     from fedlpp_cli.steps.distill_publish import distill_publish as step
@@ -119,6 +134,7 @@ def publish(
         templates=templates,
         sample=sample,
         spec=_record(PublishSpec, n_inputs=n_inputs, seed=seed, top_k=top_k, targets=targets, batch_size=batch_size),
+        sign=k.signing_keys(sign, passphrase_file),
         device=device,
         force=force,
         on_progress=on_progress,
@@ -152,6 +168,8 @@ def train(
     warmup: o.WarmupOpt = None,
     max_grad_norm: o.MaxGradNormOpt = None,
     compute: o.ComputeOpt = None,
+    policy: PolicyOpt = None,
+    signer: k.SignerOpt = None,
     seed: o.SeedOpt = None,
     device: o.DeviceOpt = "auto",
     force: o.ForceOpt = False,
@@ -161,6 +179,7 @@ def train(
     fedlpp distill train --student ./model --transcript north.safetensors --steps 300 --out student.safetensors
     fedlpp distill train --student master.safetensors --base ./model --transcript north.safetensors \
         --transcript own.safetensors --temperature 2 --out next.safetensors
+    fedlpp distill train --student ./model --transcript north.safetensors --signer north.pub --out student.safetensors
     """
     from fedlpp_cli.steps.distill_train import distill_train as step
 
@@ -198,6 +217,8 @@ def train(
         lora=settings.resolve(LoraSpec, **adapter) if is_told else None,
         max_length=max_length,
         private_base=bool(private_base),
+        policy=read_policy(policy),
+        signers=k.trusted_keys(signer),
         seed=seed or 0,
         device=device,
         force=force,

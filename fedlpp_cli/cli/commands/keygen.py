@@ -24,7 +24,7 @@ def keygen(
     passphrase_file: k.PassphraseFileOpt = None,
     no_passphrase: NoPassphraseOpt = False,
 ) -> Record:
-    """Make a key pair to sign packages with: the private key stays with you, clients get the public one.
+    """Make a key pair to sign packages and transcripts with: the private key stays with you, others get the public one.
 
     fedlpp keygen --name clinic --out clinic.pem
     fedlpp keygen --name clinic --passphrase-file /run/secrets/fedlpp --out clinic.pem

@@ -131,6 +131,7 @@ def simulate(
     poisoned_share: a.PoisonedShareOpt = None,
     base: o.BaseOpt = None,
     method: o.MethodOpt = None,
+    warmup_rounds: o.WarmupRoundsOpt = None,
     seed: o.SeedOpt = None,
     column: o.ColumnOpt = None,
     split: o.SplitOpt = None,
@@ -162,7 +163,7 @@ def simulate(
             hint="client-train has both; or a federation file without [privacy]",
         )
     return engine(
-        federation_of(settings, base=base, method=method, seed=seed, reference=reference),
+        federation_of(settings, base=base, method=method, warmup_rounds=warmup_rounds, seed=seed, reference=reference),
         _clients(settings, data, clients, partition, dirichlet_alpha, partition_column),
         out=out,
         n_rounds=rounds,

@@ -24,6 +24,7 @@ def verify(
 
     fedlpp verify package
     fedlpp verify package --signer clinic.pub
+    fedlpp verify north.transcript.safetensors --signer north.pub
     fedlpp verify runs/demo --complete --rerun
     fedlpp verify --rerun next.safetensors master.safetensors package updates/*.safetensors
     """

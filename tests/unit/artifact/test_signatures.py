@@ -15,7 +15,7 @@ from fedlpp_cli.artifact.opening import open_any
 from fedlpp_cli.artifact.signatures import (
     MAX_BYTES,
     MAX_SIGNATURES,
-    SCHEME,
+    PACKAGE,
     SIGNATURES,
     check_signers,
     sign_manifest,
@@ -28,6 +28,7 @@ from fedlpp_cli.records.specs import BaseQuantSpec, TrainSpec
 CONTENTS = {"proxy.safetensors": b"proxy bytes", "README.md": b"card bytes", "base/config.json": b"{}"}
 LINEAGE = {"federation": "0" * 64, "round": 2, "parents": {"proxy": ("1" * 64,)}}
 OWNER, OTHER = signing_key(1), signing_key(2)
+SCHEME = PACKAGE.name
 
 
 def package_header(files):

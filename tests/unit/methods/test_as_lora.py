@@ -1,5 +1,6 @@
 """AS-LoRA: scores by hand, which factor a layer trains and why, what the owner remembers, and hostile scores."""
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from support.parties import RECIPE, Federation
 from torch import nn
 
 from fedlpp_cli import aggregate, client_train, init, verify
+from fedlpp_cli.cli.app import app
 from fedlpp_cli.errors import ArtifactError, InterruptedRunError, LineageError, UsageError
 from fedlpp_cli.methods.as_lora import METHOD, layer_of, probability_of_a
 from fedlpp_cli.methods.method import Answers, Asked
@@ -196,3 +198,49 @@ def test_an_option_of_another_method_is_refused(tmp_path, llama):
             llama, out=tmp_path / "m", task=TaskSpec(max_length=16), method="rolora",
             method_options=MethodSpec(warmup_rounds=4),
         )  # fmt: skip
+
+
+FILE = """
+base = "{base}"
+seed = 7
+[task]
+max_length = 32
+[lora]
+rank = 2
+target_modules = ["q_proj", "v_proj"]
+[quantize]
+bits = "4"
+block = 16
+[train]
+steps = 3
+batch_size = 4
+learning_rate = 1e-2
+[clients]
+a = "{a}"
+b = "{b}"
+"""
+
+
+def test_a_simulation_is_told_how_long_it_warms_up_and_keeps_to_it(run, runner, tmp_path):
+    (tmp_path / "f.toml").write_text(FILE.format(base=run.base, a=run.data("a"), b=run.data("b")))
+
+    def simulate(*options):
+        call = ["simulate", "-f", tmp_path / "f.toml", "--device", "cpu", "--out", tmp_path / "run", *options, "--json"]
+        done = runner.invoke(app, [*map(str, call)])
+        said = json.loads(done.stdout)
+        return done.exit_code, said.get("data") or said["error"]
+
+    method = ("--method", "as-lora", "--rounds", 1)
+    assert simulate("--warmup-rounds", 2)[0] == 2  # nothing that fedlpp knows
+    assert simulate(*method, "--warmup-rounds", 1)[0] == 2  # both factors are to be known
+    assert not (tmp_path / "run").exists()
+    assert simulate(*method, "--warmup-rounds", 2)[0] == 0
+    assert (tmp_path / "run" / "round-0001" / "master.safetensors").read_bytes() == run.master(1).read_bytes()
+    for options, found, hint in (
+        ((), "warmup_rounds are 2, not as in the paper", "--warmup-rounds 2"),
+        (("--warmup-rounds", 4), "warmup_rounds are 2, not 4", "--warmup-rounds 2"),
+    ):
+        code, error = simulate(*method, *options)
+        assert (code, error["code"], error["hint"]) == (5, "lineage", hint)
+        assert found in error["message"]
+    assert simulate(*method, "--warmup-rounds", 2)[1]["rounds"] == []
