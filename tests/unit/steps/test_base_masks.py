@@ -162,6 +162,10 @@ def test_what_is_said_of_it(owners, tmp_path):
     assert all(group.n_hidden == group.n_parameters // 4 for group in of_base if "_proj" in group.group)
     assert sum(base.header.spec.masked.values()) == sum(group.n_hidden for group in of_base)
     assert planned.base_quantize == base.header.spec.quantize == spec
+    assert "--mask-server 0.25 leaves the same features alone" in planned.warnings[0]
+    both = quantize(owner.master(0), out=tmp_path / "p", base=owner.base, base_out=tmp_path / "base", base_spec=spec,
+                    mask=MaskSpec(server=0.25), dry_run=True)  # fmt: skip
+    assert [warning.partition(",")[0] for warning in both.warnings] == ["masks are drawn from the federation's seed"]
     header = json.loads(base.raw_header)
     assert "seed" not in json.dumps(header)
     assert set(header["spec"]["masked"].values()) <= {4 * 16, 8 * 16, 4 * 32}
@@ -190,8 +194,8 @@ def test_a_federation_with_one_mask_on_base_and_adapter(llama, tmp_path):
             trained = master.read(f"{name.removesuffix('.weight')}.lora_B")
             untouched = set((trained == 0).all(dim=1).nonzero().flatten().tolist())
             assert untouched >= set(tensor.mask.hidden.tolist())
-            # Behind a hidden feature of a gate, up_proj learns nothing either.
-            assert len(untouched) == len(tensor.mask.hidden) or name.endswith("up_proj.weight")
+            # Others have partners: where the gate is hidden, up_proj learns nothing either.
+            assert len(untouched) == len(tensor.mask.hidden) or not name.endswith(("o_proj.weight", "down_proj.weight"))
 
 
 def test_a_second_mask_is_a_second_copy(owners, tmp_path):
