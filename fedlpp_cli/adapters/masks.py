@@ -5,9 +5,10 @@ that feature is the base's. A is never masked, and neither is what is trained wh
 a class.
 
 Of n rows the server's mask hides floor(p1 n), the same from everybody, and a client's floor(p2 n') of the n' that are
-left. Which ones is drawn by name: from the federation's seed, which stands in masters and nowhere else, the
-federation's name, the module, and for a client's mask the client, with `fresh` also the round. Numbers come from
-SHAKE-256, so that from masks that clients see nobody finds another one faster than by trying all seeds.
+left. Which ones is drawn by name: the server's from the seed, which stands in masters and nowhere else, and the module,
+so that a mask on a private base hides the same features (`models/base_mask.py`); a client's also from the federation's
+name and the client, with `fresh` the round too. Numbers come from SHAKE-256, so that from masks that clients see nobody
+finds another one faster than by trying all seeds.
 
 A proxy with masks holds for each factor B a tensor `<module>.lora_B.visible`, a bit for each row, U8
 `(ceil(out_features / 8),)`, the first row the highest bit: a client is to know what it does not have, and could tell it
@@ -75,13 +76,18 @@ def draw_masks(
     for name in masked_components(shapes):
         n_rows = shapes[name][0]
         rows = np.ones(n_rows, np.bool_)
-        rows[_order(n_rows, seed, federation, "server", name)[: _count(spec.server, n_rows)]] = False
+        rows[server_rows(name, n_rows, spec.server, seed=seed)] = False
         left = np.flatnonzero(rows)
         hidden = _count(spec.client, len(left))
         if hidden:
             rows[left[_order(len(left), seed, federation, "client", name, *own)[:hidden]]] = False
         masks[name] = rows
     return masks
+
+
+def server_rows(component: str, n_rows: int, share: float, *, seed: int) -> NDArray[np.intp]:
+    """The rows of a factor B that nobody gets. Those of a smaller share are among those of a larger one."""
+    return _order(n_rows, seed, "server", component)[: _count(share, n_rows)]
 
 
 def pack_rows(rows: Rows) -> NDArray[np.uint8]:

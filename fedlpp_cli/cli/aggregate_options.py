@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from fedlpp_cli.cli.options import of
-from fedlpp_cli.records.specs import AggregateSpec, Combine, MaskMean, Rule, ServerOptimizer, Weighting
+from fedlpp_cli.records.masks import MaskMean
+from fedlpp_cli.records.specs import AggregateSpec, Combine, Rule, ServerOptimizer, Weighting
 
 OPTIMIZER = "Server optimizer"
 RULE = "Rule"

@@ -7,6 +7,7 @@ import typer
 from fedlpp_cli.cli.options import of
 from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.settings import Settings
+from fedlpp_cli.records.specs import BaseQuantSpec
 
 MASKS = "Masks"
 
@@ -45,6 +46,25 @@ MaskScalingOpt = Annotated[
 MaskedClientOpt = Annotated[
     str | None,
     typer.Option("--client", help="With --mask-client: whose proxy it is.", show_default=False, rich_help_panel=MASKS),
+]
+BaseMaskOpt = Annotated[
+    float | None,
+    of(
+        BaseQuantSpec,
+        "mask",
+        "Share of the output features of a private base's linear layers that no client gets.",
+        panel=MASKS,
+        flag="--base-mask",
+    ),
+]
+BaseMaskScalingOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--base-mask-scaling/--no-base-mask-scaling",
+        help="Multiply the other features, so that the mean over all masks is the base.",
+        show_default="base-mask-scaling",
+        rich_help_panel=MASKS,
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ from fedlpp_cli.cli.distill_tables import learned, transcript
 from fedlpp_cli.cli.evaluate_tables import evaluation
 from fedlpp_cli.cli.key_tables import fingerprints, keygen, signers_text
 from fedlpp_cli.cli.log_tables import log
-from fedlpp_cli.cli.mask_tables import mask_text
+from fedlpp_cli.cli.mask_tables import base_mask_text, hidden_text, mask_text
 from fedlpp_cli.cli.method_tables import method_text, methods
 from fedlpp_cli.cli.plan_tables import plan
 from fedlpp_cli.cli.printable import printable
@@ -64,7 +64,7 @@ def _quantize(result: Any) -> Iterable[Block]:
         ("rank", result.rank),
         ("mask", mask_text(result.mask, result.client, result.visible)),
         ("size", f"{size(result.n_bytes)} for {result.n_parameters:,} parameters{control}, {in_fp16} in fp16"),
-        ("quantized base", result.base),
+        ("quantized base", None if result.base is None else f"{result.base}{base_mask_text(result.base_quantize)}"),
         *(("warning", warning) for warning in result.warnings),
         ("sha256", _short(result.sha256) or "nothing was written"),
     ])  # fmt: skip
@@ -191,16 +191,20 @@ def _groups(groups: Any) -> Iterable[Block]:
     """By groups of tensors, and the sum of each part against fp16."""
     if not groups:
         return
-    is_measured = any(group.measured_error is not None for group in groups)
-    head = ("", "group", "tensors", "parameters", "size", "bits", "error expected")
-    rows = [
-        (
-            group.part, group.group, group.n_tensors, f"{group.n_parameters:,}", size(group.n_bytes),
-            f"{group.bits_per_parameter:.4g}", f"{group.expected_error:.3g}", _number(group.measured_error) or "",
-        )[: len(head) + is_measured]
-        for group in groups
-    ]  # fmt: skip
-    yield _table((*head, "measured") if is_measured else head, rows, text_columns=2)
+    columns: dict[str, list[Any]] = {
+        "": [group.part for group in groups],
+        "group": [group.group for group in groups],
+        "tensors": [group.n_tensors for group in groups],
+        "parameters": [f"{group.n_parameters:,}" for group in groups],
+        "size": [size(group.n_bytes) for group in groups],
+        "bits": [f"{group.bits_per_parameter:.4g}" for group in groups],
+        "error expected": [f"{group.expected_error:.3g}" for group in groups],
+    }
+    if any(group.measured_error is not None for group in groups):
+        columns["measured"] = [_number(group.measured_error) or "" for group in groups]
+    if any(group.n_hidden for group in groups):
+        columns["hidden"] = [hidden_text(group.n_hidden, group.n_parameters) for group in groups]
+    yield _table(tuple(columns), zip(*columns.values(), strict=True), text_columns=2)
     for part in sorted({group.part for group in groups}):
         of_part = [group for group in groups if group.part == part]
         n_bytes, n_parameters = (sum(getattr(group, name) for group in of_part) for name in ("n_bytes", "n_parameters"))
@@ -208,6 +212,9 @@ def _groups(groups: Any) -> Iterable[Block]:
             f"{part}: {8 * n_bytes / n_parameters:.4g} bits a parameter, {size(n_bytes)}, "
             f"{2 * n_parameters / n_bytes:.3g} times smaller than in fp16 ({size(2 * n_parameters)})"
         )
+        n_hidden = sum(group.n_hidden for group in of_part)
+        if n_hidden:
+            yield f"{part}: {hidden_text(n_hidden, n_parameters)} of the weights hidden"
 
 
 def _inspect(result: Any) -> Iterable[Block]:

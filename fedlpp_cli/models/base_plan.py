@@ -12,6 +12,7 @@ from typing import Final, Literal
 from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.artifact.tensor_header import TensorInfo
 from fedlpp_cli.errors import ModelError, SecrecyError
+from fedlpp_cli.models.base_mask import FeatureMask, draw_feature_mask
 from fedlpp_cli.models.base_tensors import SourceTensor
 from fedlpp_cli.quantization.base_layout import Layout, weight_layout
 from fedlpp_cli.quantization.layout import Shape
@@ -25,11 +26,15 @@ _COPIED: Final = {"I64", "I32", "I8", "U8", "BOOL"}
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """One tensor of the source. `treatment`: round it, turn and round it, keep it in 16 bits, copy or drop it."""
+    """One tensor of the source. `treatment`: round it, turn and round it, keep it in 16 bits, copy or drop it.
+
+    `mask`: which of its output features are hidden; None for none.
+    """
 
     name: str
     info: TensorInfo
     treatment: Treatment
+    mask: FeatureMask | None = None
 
     @property
     def shape(self) -> Shape:
@@ -80,6 +85,11 @@ class BasePlan:
         return {tensor.name: tensor.shape for tensor in self.tensors() if tensor.treatment == "round"}
 
     @property
+    def masked(self) -> dict[str, int]:
+        """Name to how many of its weights are hidden, of what is masked."""
+        return {tensor.name: tensor.mask.n_weights for tensor in self.tensors() if tensor.mask is not None}
+
+    @property
     def n_parameters(self) -> int:
         """Weights of the source that are sent in one form or another."""
         return sum(tensor.info.n_elements for tensor in self.tensors() if tensor.treatment != "drop")
@@ -91,7 +101,13 @@ class BasePlan:
 
 
 def plan_base(
-    tensors: Mapping[str, SourceTensor], roles: Mapping[str, WeightRole], spec: BaseQuantSpec, *, source: str
+    tensors: Mapping[str, SourceTensor],
+    roles: Mapping[str, WeightRole],
+    spec: BaseQuantSpec,
+    *,
+    source: str,
+    seed: int = 0,
+    modules: Collection[str] = (),
 ) -> BasePlan:
     """The plan for a base with those tensors.
 
@@ -100,13 +116,17 @@ def plan_base(
         roles: as `weight_roles` gives them.
         spec: how to round.
         source: what to call the base in an error.
+        seed: the master's; masks are drawn from it.
+        modules: those that have an adapter, whose masks hide the same features.
 
     Raises:
-        ModelError: a dtype that cannot be rounded, or nothing to round.
+        ModelError: a dtype that cannot be rounded, nothing to round, or a mask that hides nothing.
         SecrecyError: a tensor that the format has no form for and `keep` does not name.
     """
+    treated = {name: _treatment(name, one.info, roles.get(name), spec, source) for name, one in tensors.items()}
+    masks = _masks(tensors, treated, roles, spec, seed=seed, modules=modules)
     plans = [
-        (tensor.shard, TensorPlan(name, tensor.info, _treatment(name, tensor.info, roles.get(name), spec, source)))
+        (tensor.shard, TensorPlan(name, tensor.info, treated[name], masks.get(name)))
         for name, tensor in tensors.items()
     ]
     rounded = [plan.info.n_elements for _, plan in plans if plan.treatment in {"round", "turn"}]
@@ -114,8 +134,35 @@ def plan_base(
         raise ModelError(f"{source}: nothing in it would be quantized", hint="name less in --base-keep")
     if spec.block > max(rounded) and spec.format != "int8":
         raise ModelError(f"{source}: a block of {spec.block} is larger than every tensor, of {max(rounded)} at most")
+    if spec.mask and not masks:
+        raise ModelError(
+            f"{source}: a mask of {spec.mask:g} hides nothing: no linear layer that is rounded has as many features",
+            hint="--base-mask with a larger share, or name less in --base-keep",
+        )
     shards = {shard: tuple(plan for _, plan in group) for shard, group in groupby(plans, key=lambda pair: pair[0])}
     return BasePlan(spec, shards)
+
+
+def _masks(
+    tensors: Mapping[str, SourceTensor],
+    treated: Mapping[str, Treatment],
+    roles: Mapping[str, WeightRole],
+    spec: BaseQuantSpec,
+    *,
+    seed: int,
+    modules: Collection[str],
+) -> dict[str, FeatureMask]:
+    """Of linear layers that are rounded. A matrix that is packed as it lies may have its output features last."""
+    masks = {}
+    for name, tensor in tensors.items():
+        if treated[name] not in {"round", "turn"} or roles.get(name) not in {"linear", "transposed"}:
+            continue
+        shape = tensor.info.shape[::-1] if treated[name] == "turn" else tensor.info.shape
+        axis = 1 if roles[name] == "transposed" and treated[name] == "round" else 0
+        mask = draw_feature_mask(name, shape, axis, spec.mask, seed=seed, modules=modules)
+        if mask is not None:
+            masks[name] = mask
+    return masks
 
 
 def skipped_modules(roles: Mapping[str, WeightRole], saved: Collection[str], spec: BaseQuantSpec) -> list[str]:

@@ -89,7 +89,11 @@ def _treat(
         keep_weight(tensor.name, tensor.shape, dtype, _reader(file, tensor), write)
     elif tensor.treatment != "drop":
         read = _turned(file, tensor) if tensor.treatment == "turn" else _reader(file, tensor)
-        round_weight(tensor.name, tensor.shape, dtype, spec, read, write)
+        factor = 1.0
+        if tensor.mask is not None:
+            read = tensor.mask.over(read)
+            factor = tensor.mask.factor if spec.mask_scaling else 1.0
+        round_weight(tensor.name, tensor.shape, dtype, spec, read, write, factor=factor)
 
 
 def _reader(file: SafetensorsFile, tensor: TensorPlan) -> Callable[[int, int], NDArray[Any]]:

@@ -1,6 +1,7 @@
 """Are the tensors of a base model that came in a package exactly those that its manifest announces?"""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,11 @@ def check_foreign_weights(base: FolderArtifact[BaseHeader], names: Sequence[str]
             where[tensor], infos[tensor] = name, info
     spec = base.header.spec
     announced: Layout = {}
-    for name, shape in rounded_shapes(base, infos, where).items():
+    shapes = rounded_shapes(base, infos, where)
+    for name, n_hidden in spec.masked.items():
+        if n_hidden >= math.prod(shapes.get(name, ())):
+            raise ArtifactError(f"{base.path}: {name} cannot have {n_hidden} hidden weights")
+    for name, shape in shapes.items():
         announced |= weight_layout(name, shape, spec.quantize)
         state = state_name(name, spec.quantize)
         if state in announced:  # how long it is says nothing

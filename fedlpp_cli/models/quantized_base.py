@@ -85,7 +85,11 @@ def plan_quantized_base(folder: Path, master: MasterSpec, spec: BaseQuantSpec) -
         from fedlpp_cli.models.weight_roles import weight_roles
 
         roles = weight_roles(folder, master.model.task, master.model.lora)
-    return plan_base(base_tensors(folder), roles, spec, source=str(folder)), roles
+    plan = plan_base(
+        base_tensors(folder), roles, spec,
+        source=str(folder), seed=master.seed, modules=frozenset(master.model.lora.target_modules),
+    )  # fmt: skip
+    return plan, roles
 
 
 def quantize_base(
@@ -122,6 +126,7 @@ def quantize_base(
                     model_type=model.base.model_type,
                     unquantized=plan.unquantized,
                     shapes=plan.shapes,
+                    masked=plan.masked,
                 ),
                 files=files,
             )

@@ -79,7 +79,7 @@ class Candidate:
             of,
             private_base=self.base_quantize is not None,
             quantize=self.quantize,
-            base_quantize=self.base_quantize or of.base_quantize,
+            base_quantize=self.base_quantize or replace(of.base_quantize, mask=0.0),
             proxy_rank=self.rank,
             aggregate=replace(of.aggregate, combine=self.combine),
         )

@@ -39,7 +39,9 @@ _LARGEST_KEPT: Final = 2.0**128 * (1 - 2.0**-9)
 _TORCH_NAMES: Final = {"F32": "bfloat16", "BF16": "bfloat16", "F16": "float16"}
 
 
-def round_weight(name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read: Read, write: Write) -> None:
+def round_weight(
+    name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read: Read, write: Write, *, factor: float = 1.0
+) -> None:
     """Round one weight.
 
     Args:
@@ -49,23 +51,25 @@ def round_weight(name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read:
         spec: how.
         read: gives its values, row by row.
         write: takes what comes out.
+        factor: what the rounded values count times, rounded to float32. It is in the scales, or with `double` in those
+            of the scales and in their mean, by one multiplication in float32 each: codes are those of a factor of 1.
 
     Raises:
-        GateError: a value that is not finite, or, with int8, not in float16.
+        GateError: a value that is not finite, or, with int8, not in float16; scales that `factor` makes infinite.
     """
     if spec.format == "int8":
-        _round_rows(name, shape, dtype, read, write)
+        _round_rows(name, shape, dtype, read, write, factor)
     elif spec.bits is None:
-        _round_nibbles(name, shape, dtype, spec, read, write)
+        _round_nibbles(name, shape, dtype, spec, read, write, factor)
     else:
         scales = _round_blocks(f"{name}.codes", name, shape, dtype, spec, read, write)
         if spec.double:
             offset, codes, maxima = _round_scales(scales)
             write(f"{name}.scale_codes", 0, codes)
-            write(f"{name}.scale_scales", 0, maxima)
-            write(f"{name}.scale_offset", 0, np.array([offset], np.float32))
+            write(f"{name}.scale_scales", 0, _scaled(name, maxima, factor))
+            write(f"{name}.scale_offset", 0, _scaled(name, np.array([offset], np.float32), factor))
         else:
-            write(f"{name}.scales", 0, scales)
+            write(f"{name}.scales", 0, _scaled(name, scales, factor))
 
 
 def keep_weight(name: str, shape: Shape, dtype: str, read: Read, write: Write) -> None:
@@ -85,15 +89,18 @@ def keep_weight(name: str, shape: Shape, dtype: str, read: Read, write: Write) -
         write(name, 2 * start, piece)
 
 
-def _round_nibbles(name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read: Read, write: Write) -> None:
+def _round_nibbles(
+    name: str, shape: Shape, dtype: str, spec: BaseQuantSpec, read: Read, write: Write, factor: float
+) -> None:
     scales, offset = _round_blocks(name, name, shape, dtype, spec, read, write), np.float32(0)
     if spec.double:
         offset, codes, maxima = _round_scales(scales, as_bitsandbytes=True)
+        offset = _scaled(name, np.array([offset], np.float32), factor)[0]
         write(f"{name}.absmax", 0, codes)
-        write(f"{name}.nested_absmax", 0, maxima)
+        write(f"{name}.nested_absmax", 0, _scaled(name, maxima, factor))
         write(f"{name}.nested_quant_map", 0, dynamic_values())
     else:
-        write(f"{name}.absmax", 0, scales)
+        write(f"{name}.absmax", 0, _scaled(name, scales, factor))
     write(f"{name}.quant_map", 0, fp4_values() if spec.format == "fp4" else level_values("4"))
     state = encode_state(shape, _TORCH_NAMES[dtype], spec, offset=float(offset))
     write(state_name(name, spec), 0, np.frombuffer(state, np.uint8))
@@ -132,7 +139,15 @@ def _round_scales(scales: Array, *, as_bitsandbytes: bool = False) -> tuple[np.f
     return offset, codes, maxima
 
 
-def _round_rows(name: str, shape: Shape, dtype: str, read: Read, write: Write) -> None:
+def _scaled(name: str, scales: Array, factor: float) -> Array:
+    with np.errstate(over="ignore"):
+        scaled: Array = scales * np.float32(factor)
+    if not np.isfinite(scaled).all():
+        raise GateError(f"{name}: weights are too large to count {factor:.6g} times, in float32")
+    return scaled
+
+
+def _round_rows(name: str, shape: Shape, dtype: str, read: Read, write: Write, factor: float) -> None:
     n_rows, n_columns = shape
     scales = np.empty(n_rows, np.float32)
     step = max(1, PIECE // n_columns)
@@ -145,7 +160,7 @@ def _round_rows(name: str, shape: Shape, dtype: str, read: Read, write: Write) -
             raise _first_bad(name, shape, dtype, row * n_columns, stop * n_columns, read, limit=_BEYOND_HALF)
         write(name, row * n_columns, part)
     module = name.rpartition(".")[0]
-    write(f"{module}.SCB", 0, scales)
+    write(f"{module}.SCB", 0, _scaled(name, scales, factor))
     write(f"{module}.weight_format", 0, np.zeros(1, np.uint8))  # 0: rows, as they are
 
 

@@ -31,6 +31,7 @@ from fedlpp_cli.records.record import (
     FileName,
     ModuleName,
     PartyName,
+    PositiveInt,
     Record,
     TensorName,
     read_record,
@@ -142,13 +143,15 @@ class BaseArtifactSpec(Record, frozen=True, kw_only=True):
     """A private base as clients see it: bitsandbytes' layout, which transformers opens, or packed codes.
 
     `unquantized` lists the tensors that are not rounded (norms, biases, what the owner keeps) with their dtype;
-    `shapes` those that are packed, with their shape.
+    `shapes` those that are packed, with their shape; `masked` those of which a mask hides something, with how many of
+    their weights.
     """
 
     quantize: BaseQuantSpec
     model_type: str
     unquantized: dict[str, str]
     shapes: dict[TensorName, Shape] = {}
+    masked: dict[TensorName, PositiveInt] = {}
 
 
 class BaseHeader(Header, frozen=True, kw_only=True, tag="base"):

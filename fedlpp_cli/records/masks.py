@@ -1,12 +1,13 @@
 """Which rows of the factors B clients do not get."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from fedlpp_cli.records.record import Record
 
 HiddenShare = Annotated[float, Meta(ge=0, lt=1)]
+MaskMean = Literal["aware", "unaware"]
 
 
 class MaskSpec(Record, frozen=True, kw_only=True):

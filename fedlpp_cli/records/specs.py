@@ -6,6 +6,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from fedlpp_cli.records.client_privacy import check_client_privacy
+from fedlpp_cli.records.masks import HiddenShare, MaskMean
 from fedlpp_cli.records.privacy import Delta
 from fedlpp_cli.records.record import (
     Count,
@@ -36,10 +37,8 @@ Batching = Literal["auto", "padded", "bucketed", "packed"]
 Weighting = Literal["examples", "equal", "product-norm"]
 Combine = Literal["factors", "svd", "stack", "residual"]
 Rule = Literal[
-    "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "centered-clipping",
-    "fltrust",
+    "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "centered-clipping", "fltrust"
 ]  # fmt: skip
-MaskMean = Literal["aware", "unaware"]
 ServerOptimizer = Literal["sgd", "momentum", "adagrad", "adam", "yogi"]
 
 ALL_LINEAR: Final = "all-linear"
@@ -173,15 +172,17 @@ def check_update_rounding(spec: QuantSpec) -> None:
 class BaseQuantSpec(Record, frozen=True, kw_only=True):
     """How a private base is rounded: one scale a `block`, or a row with int8.
 
-    nf4, fp4 and int8 lie as bitsandbytes writes them, and plain transformers opens them; nf2, nf3, nf5, nf6 and
-    ternary are packed as adapters are. `double` quantizes the scales too (not int8's). `keep` names what stays in 16
-    bits: "embeddings", the "output" layer, modules by parts of their names. Norms and biases always do.
+    nf4, fp4 and int8 lie as bitsandbytes writes them, the others are packed as adapters are. `double` quantizes scales
+    too (not int8's). `keep` names what stays in 16 bits: "embeddings", the "output" layer, modules by parts of names;
+    norms and biases always do. `mask`: share of output features that nobody gets; `mask_scaling` enlarges the others.
     """
 
     format: BaseFormat = "nf4"
     block: Annotated[int, Meta(ge=16, le=4096)] = 64
     double: bool = True
     keep: tuple[ModuleName, ...] = (EMBEDDINGS, OUTPUT)
+    mask: HiddenShare = 0.0
+    mask_scaling: bool = True
 
     @property
     def bits(self) -> Bits | None:

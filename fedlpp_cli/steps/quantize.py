@@ -45,7 +45,7 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     makes; measured in a dry run. Those of a private base are among them where it, or its quantized copy, is at hand.
     With `control_variates` those of SCAFFOLD count as well: in `n_bytes`, in `groups`, and as numbers of their own in
     `bits_per_parameter`. `visible`: the share of the factors B that `mask` leaves to the client; None without masks.
-    `warnings`: to read before packing.
+    `base_quantize`: how the private base is rounded, None for a public one. `warnings`: to read before packing.
     """
 
     path: str
@@ -59,6 +59,7 @@ class QuantizeResult(Record, frozen=True, kw_only=True):
     n_bytes_fp16: int
     bits_per_parameter: float
     base: str | None
+    base_quantize: BaseQuantSpec | None
     control_variates: bool
     mask: MaskSpec | None
     client: str | None
@@ -102,7 +103,7 @@ def quantize(
         GateError: a weight that is not finite.
         UsageError: a private base without `base_out`; a rank that is not one to the master's; a group of tensors that
             the adapter has not; a mask without its client, or the other way round, or of what has no factors, or with
-            control variates; what the federation's method does not go with.
+            control variates; a mask on a public base; what the federation's method does not go with.
         LineageError: a method that this version does not know.
         ModelError: `base` is not the base of this federation.
     """
@@ -113,13 +114,15 @@ def quantize(
         if is_private and base_out is None:
             raise UsageError("--base-out is missing: the base is private, clients get a quantized copy of it")
         spec, mask = spec or method.quantize, mask or method.mask
+        if base_spec.mask and not is_private:
+            raise UsageError(f"--base-mask {base_spec.mask:g}: the base is public, clients have all of it")
         rank, mask = _check_rank(opened, rank), check_mask(opened, mask, client)
         method.check(Asked(quantize=spec, mask=mask))
         shapes = shapes_of_rank(components_of(opened), rank)
         check_groups(shapes, spec)
         _check_block(shapes, spec)
         sent = _proxy_spec(opened, method, spec, rank, mask, client)
-        told = partial(_result, opened, sent)
+        told = partial(_result, opened, sent, base_spec if is_private else None)
         base_ref = None if base is None else parse_ref(base)
         if dry_run:
             groups = adapter_groups(_travelling(sent), spec, _errors(opened, sent, on_progress))
@@ -279,6 +282,7 @@ def _seen_by_clients(model: ModelSpec, rank: int) -> ModelSpec:
 def _result(
     master: TensorFile[MasterHeader],
     spec: ProxySpec,
+    base_spec: BaseQuantSpec | None,
     groups: tuple[TensorGroup, ...],
     *,
     path: str,
@@ -301,10 +305,11 @@ def _result(
         n_bytes_fp16=2 * n_values,
         bits_per_parameter=round(8 * n_bytes / n_parameters(_travelling(spec)), 4),
         base=None if base is None else str(base),
+        base_quantize=base_spec,
         control_variates=spec.control_variates,
         mask=spec.mask,
         client=spec.client,
         visible=six_digits(visible_share(spec.shapes, masks)) if masks else None,
-        warnings=mask_warnings(master, spec),
+        warnings=mask_warnings(master, spec, base_spec),
         groups=groups,
     )

@@ -23,7 +23,8 @@ class TensorGroup(Record, frozen=True, kw_only=True):
     """The tensors of one name in all layers, such as `q_proj.lora_A`.
 
     `n_bytes` counts codes and scales. `expected_error`: ||Q(x) - x|| / ||x|| for normally distributed weights;
-    `measured_error`: of the weights themselves, where they are at hand.
+    `measured_error`: of the weights themselves, where they are at hand. `n_hidden`: how many weights of a private base
+    masks hide; errors are without them.
     """
 
     part: Literal["adapter", "base"]
@@ -34,6 +35,7 @@ class TensorGroup(Record, frozen=True, kw_only=True):
     bits_per_parameter: float
     expected_error: float
     measured_error: float | None = None
+    n_hidden: int = 0
 
 
 class _Row(Record, frozen=True, kw_only=True):
@@ -42,6 +44,7 @@ class _Row(Record, frozen=True, kw_only=True):
     n_parameters: int
     n_bytes: int
     error: float
+    n_hidden: int = 0
 
 
 def adapter_groups(
@@ -72,7 +75,8 @@ def planned_base_groups(plan: BasePlan) -> tuple[TensorGroup, ...]:
     rows = []
     for tensor in plan.tensors():
         if tensor.treatment in {"round", "turn"}:
-            rows.append(_rounded_row(tensor.name, tensor.shape, plan.spec))
+            n_hidden = 0 if tensor.mask is None else tensor.mask.n_weights
+            rows.append(_rounded_row(tensor.name, tensor.shape, plan.spec, n_hidden))
         elif tensor.treatment != "drop":
             rows.append(_kept_row(tensor.name, tensor.shape, *tensor.layout(plan.spec).values()))
     return _grouped(rows, {})
@@ -93,13 +97,13 @@ def base_groups(base: FolderArtifact[BaseHeader]) -> tuple[TensorGroup, ...]:
             where |= dict.fromkeys(found, entry.name)
     spec = base.header.spec
     shapes = rounded_shapes(base, infos, where) if infos else {}
-    rows = [_rounded_row(name, shape, spec.quantize) for name, shape in shapes.items()]
+    rows = [_rounded_row(name, shape, spec.quantize, spec.masked.get(name, 0)) for name, shape in shapes.items()]
     rows += [_kept_row(name, infos[name].shape, (infos[name].dtype, infos[name].shape))
              for name in spec.unquantized if name in infos]  # fmt: skip
     return _grouped(rows, {})
 
 
-def _rounded_row(name: str, shape: Shape, spec: BaseQuantSpec) -> _Row:
+def _rounded_row(name: str, shape: Shape, spec: BaseQuantSpec, n_hidden: int) -> _Row:
     n_values = math.prod(shape)
     return _Row(
         part="base",
@@ -107,6 +111,7 @@ def _rounded_row(name: str, shape: Shape, spec: BaseQuantSpec) -> _Row:
         n_parameters=n_values,
         n_bytes=layout_bytes(weight_layout(name, shape, spec)),
         error=expected_base_error(spec, n_values, shape[-1]),
+        n_hidden=n_hidden,
     )
 
 
@@ -138,4 +143,5 @@ def _group(name: str, rows: list[_Row], errors: Mapping[str, tuple[float, float]
         bits_per_parameter=round(8 * n_bytes / n_parameters, 4),
         expected_error=float(f"{expected:.2g}"),
         measured_error=measured,
+        n_hidden=sum(row.n_hidden for row in rows),
     )

@@ -25,7 +25,7 @@ DATA_KEYS = {
     "import": _MASTER,
     "quantize": (
         "path sha256 federation round quantize rank n_parameters n_bytes bits_per_parameter base control_variates "
-        "mask client visible warnings"
+        "base_quantize mask client visible warnings groups"
     ),
     "pack": "path sha256 federation round client train update n_files n_bytes ledger signed_with",
     "client-train": (

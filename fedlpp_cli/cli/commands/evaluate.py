@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fedlpp_cli.cli import mask_options as m
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
 from fedlpp_cli.cli.settings_file import columns_of, data_of_clients, groups_of, keep_of, labels_of
@@ -114,6 +115,8 @@ def evaluate(
     base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
     base_keep: o.BaseKeepOpt = None,
+    base_mask: m.BaseMaskOpt = None,
+    base_mask_scaling: m.BaseMaskScalingOpt = None,
     batch_size: o.EvaluateBatchSizeOpt = None,
     limit: o.LimitOpt = None,
     generate: o.GenerateOpt = None,
@@ -159,7 +162,13 @@ def evaluate(
         ),
         quantize=settings.resolve(QuantSpec, **quantize) if is_told else None,
         base_quantize=settings.resolve(
-            BaseQuantSpec, format=base_format, block=base_block, double=base_double, keep=keep_of(base_keep)
+            BaseQuantSpec,
+            format=base_format,
+            block=base_block,
+            double=base_double,
+            keep=keep_of(base_keep),
+            mask=base_mask,
+            mask_scaling=base_mask_scaling,
         ),
         every=every,
         alone_on=data_of_clients(settings, alone, flag="--alone"),

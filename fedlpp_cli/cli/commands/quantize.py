@@ -56,6 +56,8 @@ def quantize(
     base_block: o.BaseBlockOpt = None,
     base_double: o.BaseDoubleOpt = None,
     base_keep: o.BaseKeepOpt = None,
+    base_mask: m.BaseMaskOpt = None,
+    base_mask_scaling: m.BaseMaskScalingOpt = None,
     federation: o.FederationOpt = None,
     force: o.ForceOpt = False,
     dry_run: o.DryRunOpt = False,
@@ -69,6 +71,7 @@ def quantize(
     fedlpp quantize master.safetensors --bits ternary --block 256 --dry-run --out proxy.safetensors
     fedlpp quantize master.safetensors --rounding stochastic --rounding-seed spring --scale-rounding up --out proxy
     fedlpp quantize master.safetensors --base ./secret-model --base-out base --out proxy.safetensors
+    fedlpp quantize master.safetensors --base ./secret-model --base-mask 0.1 --base-out base --out proxy.safetensors
     """
     from fedlpp_cli.steps.quantize import defaults_of
     from fedlpp_cli.steps.quantize import quantize as step
@@ -94,7 +97,13 @@ def quantize(
         base=settings.ref(base, "base"),
         base_out=base_out,
         base_spec=settings.resolve(
-            BaseQuantSpec, format=base_format, block=base_block, double=base_double, keep=keep_of(base_keep)
+            BaseQuantSpec,
+            format=base_format,
+            block=base_block,
+            double=base_double,
+            keep=keep_of(base_keep),
+            mask=base_mask,
+            mask_scaling=base_mask_scaling,
         ),
         force=force,
         dry_run=dry_run,

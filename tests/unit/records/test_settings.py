@@ -68,7 +68,7 @@ def test_single_values_are_chosen_in_the_same_order(settings_of):
         ("[lora]\nr = 1", r"\[lora\]: unknown field 'r'; known here: rank, "),
         (
             "[base_quantize]\nbits = 4",
-            r"\[base_quantize\]: unknown field 'bits'; known here: format, block, double, keep$",
+            r"\[base_quantize\]: unknown field 'bits'; known here: format, block, double, keep, mask, mask_scaling$",
         ),
         ('"a.b" = 1', r"unknown field 'a\.b'; known here: "),
         ('["a[0]"]', r"unknown field 'a\[0\]'; known here: "),
