@@ -12,7 +12,7 @@ from fedlpp_cli.artifact.regular import read_regular
 from fedlpp_cli.artifact.report_file import read_report
 from fedlpp_cli.artifact.run_folder import MASTER, REPORT, RoundFolder, is_run, scan_run
 from fedlpp_cli.artifact.tensor_file import TensorFile
-from fedlpp_cli.errors import InputError, LineageError, UsageError
+from fedlpp_cli.errors import ArtifactError, InputError, LineageError, UsageError
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import MAX_HEADER_BYTES, MasterHeader, ProxyHeader, UpdateHeader
 from fedlpp_cli.records.reports import AggregateReport
@@ -71,11 +71,11 @@ def _read(path: Path, name: str) -> Given:
     """A report.
 
     Raises:
-        InputError: nothing of the kind.
-        ArtifactError, LineageError: a damaged one, or JSON that is something else.
+        InputError: missing or unreadable.
+        ArtifactError, LineageError: no report, a damaged one, or JSON that is something else.
     """
     if read_regular(path, 1) != b"{":
-        raise InputError(f"{path}: no report, which is JSON", hint="a run folder, or what --out and --report wrote")
+        raise ArtifactError(f"{path}: no report, which is JSON", hint="a run folder, or what --out and --report wrote")
     file = read_report(path)
     return Given(name, file.header, file.sha256)
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_reported_on(run, federation, tmp_path):
         report([tmp_path / "bad.json"], out=out)
     (tmp_path / "notes.txt").write_text("hello")
     for path in (run.update(0, "a"), tmp_path / "notes.txt"):
-        with pytest.raises(InputError, match="no report, which is JSON"):
+        with pytest.raises(ArtifactError, match="no report, which is JSON"):
             report([path], out=out)
     (run.folder / "damaged.json").write_text('{"kind": "report"}')
     with pytest.raises(ArtifactError, match=r"damaged\.json"):
