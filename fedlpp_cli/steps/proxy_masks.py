@@ -6,7 +6,6 @@ from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.records.headers import MasterHeader, ProxySpec
 from fedlpp_cli.records.masks import MaskSpec
-from fedlpp_cli.records.specs import BaseQuantSpec
 from fedlpp_cli.steps.inputs import federation_of
 
 
@@ -49,21 +48,14 @@ def masks_of(master: TensorFile[MasterHeader], spec: ProxySpec) -> dict[str, Row
     )
 
 
-def mask_warnings(
-    master: TensorFile[MasterHeader], spec: ProxySpec, base_quantize: BaseQuantSpec | None
-) -> tuple[str, ...]:
-    """What an owner should know of masks before they go out. `base_quantize`: None for a public base."""
-    seed, found = master.header.spec.seed, []
+def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:
+    """What an owner should know of masks before they go out."""
+    seed = master.header.spec.seed
+    if spec.mask is None:
+        return ()
     drawn = "masks are drawn from the federation's seed"
-    if spec.mask is not None and spec.drawn is not None:
-        found.append(f"{drawn}, which {master.header.method} tells clients: they can find out who has which rows")
-    elif spec.mask is not None and seed < GUESSABLE_SEED:
-        found.append(f"{drawn}, and {seed} can be guessed: init with one of 2^40 or more")
-    on_base = 0.0 if base_quantize is None else base_quantize.mask
-    on_adapter = 0.0 if spec.mask is None else spec.mask.server
-    if on_adapter < on_base:
-        found.append(
-            f"clients train back into the adapter what --base-mask {on_base:g} hides, and the owner's base has it "
-            f"already: --mask-server {on_base:g} leaves the same features alone"
-        )
-    return tuple(found)
+    if spec.drawn is not None:
+        return (f"{drawn}, which {master.header.method} tells clients: they can find out who has which rows",)
+    if seed >= GUESSABLE_SEED:
+        return ()
+    return (f"{drawn}, and {seed} can be guessed: init with one of 2^40 or more",)

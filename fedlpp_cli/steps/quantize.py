@@ -310,6 +310,6 @@ def _result(
         mask=spec.mask,
         client=spec.client,
         visible=six_digits(visible_share(spec.shapes, masks)) if masks else None,
-        warnings=mask_warnings(master, spec, base_spec),
+        warnings=mask_warnings(master, spec),
         groups=groups,
     )
