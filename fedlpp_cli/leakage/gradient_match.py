@@ -50,7 +50,9 @@ class GradientMatch:
             bound: L2 norm that each row's gradient was cut to; None where none was.
             batch_size: rows that go through the model at once.
         """
-        names = [name for module in modules for name in (factor_a(module), factor_b(module))]
+        # Where B is zero, as in the first round, A has no gradient.
+        named = ((factor_a(module), factor_b(module)) for module in modules)
+        names = [name for a, b in named for name in ((a, b) if start[b].any() else (b,))]
         self._names = [name for name in names if _has_moved(moved[name], start[name])]
         self._adapted, self._task, self._batch_size = adapted, task, batch_size
         self._signs, self._bound, self.n_trials = optimizer == "adamw", bound, 0

@@ -31,7 +31,9 @@ def own_tokens(shapes: Sequence[Shape]) -> list[list[int]]:
     return [[shape.row.input_ids[place] for place in shape.free] for shape in shapes]
 
 
-def candidates_of(tokens: Sequence[int], near: Nearness | None, rises: Array | None, n_places: int) -> list[int]:
+def candidates_of(
+    tokens: Sequence[int], near: Nearness | None, rises: Array | None, n_places: int, *, has_spans: bool
+) -> list[int]:
     """The tokens to try, likeliest first: twice as many as there are places where the update excludes others.
 
     Elsewhere four times as many and 64 at least, by turns what the first layer and what the model's own words say.
@@ -41,9 +43,10 @@ def candidates_of(tokens: Sequence[int], near: Nearness | None, rises: Array | N
         near: what the first adapted layer says of them.
         rises: how far each one's log-probability rose, `(tokens,)`; None where the model does not say tokens.
         n_places: how many places the rows have.
+        has_spans: the update is made of gradients, and not of their signs.
     """
     by_span = [] if near is None else [tokens[i] for i in np.argsort(-near.scores, kind="stable")]
-    if near is not None and near.is_exact:
+    if near is not None and near.is_exact and has_spans:
         return by_span[: max(2 * n_places, near.rank)]
     by_rise = [] if rises is None else [tokens[i] for i in np.argsort(-rises, kind="stable")]
     if not by_span and not by_rise:

@@ -179,7 +179,8 @@ def _searched(
     shapes = shapes_of(rows, special)
     rises = None if is_classifier else np.subtract(*on_probes(audit, values, mean_log_probabilities))[tokens]
     near, _ = token_nearness(audit.local.adapted, change, tokens, max(len(row.input_ids) for row in rows))
-    candidates = candidates_of(tokens, near, rises, sum(len(shape.free) for shape in shapes))
+    n_places, has_spans = sum(len(shape.free) for shape in shapes), recipe.optimizer == "sgd"
+    candidates = candidates_of(tokens, near, rises, n_places, has_spans=has_spans)
     match = GradientMatch(
         audit.local.adapted,
         audit.local.task,

@@ -60,8 +60,9 @@ def test_random_rows_of_the_right_tokens_are_better_than_others():
 def test_an_exact_span_needs_no_other_witness():
     tokens = list(range(100, 400))
     scores = -np.arange(300.0)
-    exact = candidates_of(tokens, Nearness(scores, 3, is_exact=True), -scores, 5)
+    exact = candidates_of(tokens, Nearness(scores, 3, is_exact=True), -scores, 5, has_spans=True)
     assert exact == tokens[:10]
-    both = candidates_of(tokens, Nearness(scores, 3, is_exact=False), -scores, 5)
+    both = candidates_of(tokens, Nearness(scores, 3, is_exact=False), -scores, 5, has_spans=True)
     assert (len(both), both[:4]) == (64, [100, 399, 101, 398])
-    assert candidates_of(tokens, None, None, 5) == tokens
+    assert candidates_of(tokens, Nearness(scores, 3, is_exact=True), -scores, 5, has_spans=False) == both
+    assert candidates_of(tokens, None, None, 5, has_spans=True) == tokens
