@@ -79,8 +79,8 @@ RoundOpt = Annotated[
 ]
 BudgetOpt = Annotated[
     float | None,
-    typer.Option("--budget", min=0, metavar="MINUTES", help="Begin no training that would end after it.",
-                 show_default="no limit"),
+    typer.Option("--budget", min=0, metavar="MINUTES", show_default="no limit",
+                 help="Begin no training that would end after it; break off --trials."),
 ]  # fmt: skip
 MaxRhoOpt = Annotated[
     float | None,
@@ -135,6 +135,15 @@ CanariesOpt = Annotated[
         "--canaries",
         min=0,
         help="Rows of random words to try; half of them are trained on. 0 for none.",
+        rich_help_panel=UPDATE,
+    ),
+]
+TrialsOpt = Annotated[
+    int,
+    typer.Option(
+        "--trials",
+        min=0,
+        help="Rows that a search may try, to rebuild those of an update of 4 at most and 8 steps; 0 for none.",
         rich_help_panel=UPDATE,
     ),
 ]

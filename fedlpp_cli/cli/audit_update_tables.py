@@ -14,7 +14,7 @@ def update_audit(result: Any) -> Iterable[Block]:
         ("trained on", f"{report.n_examples} examples, {report.n_steps} steps"),
         ("privacy", privacy_text(report.privacy) or "no noise"),
     ])  # fmt: skip
-    rows = [*_words(report.tokens), *_labels(report.labels), *_rows(report.membership)]
+    rows = [*_words(report.tokens), *_labels(report.labels), *_rebuilt(report.rebuilt), *_rows(report.membership)]
     yield table(("test", "looked at", "found", "by guessing", "95 %"), rows, text_columns=2)
     if report.canaries:
         head = ("canaries", "in", "exposure", "highest", "AUC", "guesses right", "epsilon at least", "promised")
@@ -39,6 +39,21 @@ def _labels(found: Any) -> list[tuple[object, ...]]:
     if found is None or found.in_order is None:
         return []
     return [("classes", f"{found.n_pairs} pairs in order", _share(found.in_order), _share(0.5), None)]
+
+
+def _rebuilt(searches: Any) -> Iterable[tuple[object, ...]]:
+    for index, found in enumerate(searches):
+        name = "texts" if index == 0 else ""
+        noise = "" if found.noise_multiplier is None else f", noise {found.noise_multiplier:g}"
+        if found.found is None:
+            yield (name, f"{found.of}{noise}: {found.skipped}", None, None, None)
+            continue
+        rows = "one row" if found.n_rows == 1 else f"{found.n_rows} rows"
+        match = f"match {found.match:.2f} of {found.match_of_rows:.2f}"
+        cut = ", cut by --budget" if found.was_cut else ""
+        what = f"{found.of}{noise}: {rows}, {match}{cut}"
+        yield (name, f"{what}; tokens found", _share(found.found), _share(found.found_by_chance), None)
+        yield ("", "in order (ROUGE-L)", _share(found.in_order), _share(found.in_order_by_chance), None)
 
 
 def _rows(found: Any) -> list[tuple[object, ...]]:

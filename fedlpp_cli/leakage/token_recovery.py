@@ -55,6 +55,39 @@ def without_decay(
     return {name: value - (1 - taken) * start[name] for name, value in values.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """How near tokens are to the spans of an update, float64 `(tokens,)`, none above 0; the rest as `TokenRecovery`."""
+
+    scores: Array
+    rank: int
+    is_exact: bool
+
+
+def token_nearness(
+    adapted: AdaptedModel, change: Change, tokens: Sequence[int], longest: int
+) -> tuple[Nearness | None, str | None]:
+    """How well the update's first layer goes with each token, or why nothing can be said.
+
+    Args:
+        adapted: the model.
+        change: the update.
+        tokens: those to try.
+        longest: how many places a row has.
+    """
+    layer = find_first_layer(adapted, change.modules)
+    if layer is None:
+        return None, _MIXED
+    spans = _spans(layer, change)
+    if not spans:
+        return None, _UNMOVED
+    n_positions = min(longest, MAX_POSITIONS) if layer.has_positions else 1
+    with torch.no_grad():
+        parts = [_distances(spans, entered) for _, entered in token_inputs(adapted, layer, tokens, n_positions)]
+    rank = max(len(span.directions) for span, _ in spans)
+    return Nearness(-np.concatenate(parts), rank, all(span.is_exact for span, _ in spans)), None
+
+
 def recover_tokens(
     adapted: AdaptedModel,
     change: Change,
@@ -89,23 +122,15 @@ def recover_tokens(
         by_rise=None if rises is None else _share_first(rises[tokens], is_own),
         by_rise_auc=None if rises is None else six_digits(auc(rises[tokens], is_own)),
     )
-    layer = find_first_layer(adapted, change.modules)
-    if layer is None:
-        return replace(found, skipped=_MIXED)
-    spans = _spans(layer, change)
-    if not spans:
-        return replace(found, skipped=_UNMOVED)
-    longest = max(len(example.input_ids) for example in examples)
-    n_positions = min(longest, MAX_POSITIONS) if layer.has_positions else 1
-    with torch.no_grad():
-        parts = [_distances(spans, entered) for _, entered in token_inputs(adapted, layer, tokens, n_positions)]
-    nearness = -np.concatenate(parts)
+    near, skipped = token_nearness(adapted, change, tokens, max(len(example.input_ids) for example in examples))
+    if near is None:
+        return replace(found, skipped=skipped)
     return replace(
         found,
-        rank=max(len(span.directions) for span, _ in spans),
-        is_exact=all(span.is_exact for span, _ in spans),
-        by_span=_share_first(nearness, is_own),
-        by_span_auc=six_digits(auc(nearness, is_own)),
+        rank=near.rank,
+        is_exact=near.is_exact,
+        by_span=_share_first(near.scores, is_own),
+        by_span_auc=six_digits(auc(near.scores, is_own)),
     )
 
 

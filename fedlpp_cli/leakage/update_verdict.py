@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from fedlpp_cli.records.audits import CanaryTest, LabelRecovery, Membership, TokenRecovery
+from fedlpp_cli.records.audits import CanaryTest, LabelRecovery, Membership, RowRecovery, TokenRecovery
 
 _TOLD_WELL: Final = 0.7  # AUC
 # Where there are too few rows for an interval: as with one row that outdoes 19 of 20 others.
@@ -17,16 +17,22 @@ _MANY_PASSES: Final = 2.0
 
 
 def verdict(
-    tokens: TokenRecovery, labels: LabelRecovery | None, found: Membership, canaries: Sequence[CanaryTest]
+    tokens: TokenRecovery,
+    labels: LabelRecovery | None,
+    found: Membership,
+    canaries: Sequence[CanaryTest],
+    rebuilt: Sequence[RowRecovery] = (),
 ) -> str:
     """Sentences, one for each test that was made."""
-    return " ".join([*_sentences(tokens, labels, found, canaries), "Stronger tests may find more."])
+    about_rows = map(_rebuilt, (one for one in rebuilt if one.in_order is not None))
+    return " ".join([*_sentences(tokens, labels, found, canaries), *about_rows, "Stronger tests may find more."])
 
 
 def advice(
     tokens: TokenRecovery,
     found: Membership,
     canaries: Sequence[CanaryTest],
+    rebuilt: Sequence[RowRecovery] = (),
     *,
     n_examples: int,
     n_passes: float,
@@ -38,13 +44,15 @@ def advice(
         tokens: the words' test.
         found: the rows' test.
         canaries: of trainings like this one, without noise and with.
+        rebuilt: the searches for rows, that in the update first.
         n_examples: how many rows there are.
         n_passes: how often each row was trained on.
         is_private: the update has noise.
     """
     refuted = [test for test in canaries if test.epsilon is not None and test.epsilon_bound > test.epsilon]
     lines = ["the epsilon that was promised is refuted: do not send it, and report this"] if refuted else []
-    tells = _is_told(found) or _gain(tokens) >= _SOME or _is_remembered(canaries, is_private=is_private)
+    is_rebuilt = any(one.of == "update" and _rows_gain(one) >= _SOME for one in rebuilt)
+    tells = is_rebuilt or _is_told(found) or _gain(tokens) >= _SOME or _is_remembered(canaries, is_private=is_private)
     if not tells:
         return tuple(lines)
     if is_private:
@@ -94,6 +102,19 @@ def _gain(tokens: TokenRecovery) -> float:
     guess = max(tokens.by_chance, tokens.by_frequency or 0.0)
     found = max(tokens.by_span or 0.0, tokens.by_rise or 0.0)
     return (found - guess) / (1 - guess) if guess < 1 else 0.0
+
+
+def _rebuilt(found: RowRecovery) -> str:
+    gain = _rows_gain(found)
+    what = "Most of the rows' text" if gain >= _MOST else "Some of the rows' text" if gain >= _SOME else "Nothing"
+    where = "from it" if found.of == "update" else "from a training like it with noise"
+    return f"{what} beyond chance is rebuilt in order {where}{', in the time it had' if found.was_cut else ''}."
+
+
+def _rows_gain(found: RowRecovery) -> float:
+    """How far from chance (0) to whole rows (1)."""
+    guess = found.in_order_by_chance or 0.0
+    return ((found.in_order or 0.0) - guess) / (1 - guess) if guess < 1 else 0.0
 
 
 def _is_remembered(canaries: Sequence[CanaryTest], *, is_private: bool) -> bool:

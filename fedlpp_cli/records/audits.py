@@ -174,11 +174,41 @@ class CanaryTest(Record, frozen=True, kw_only=True):
     delta: Delta
 
 
+class RowRecovery(Record, frozen=True, kw_only=True):
+    """How much of the rows of a small batch a search rebuilds from what they did to the factors.
+
+    `of`: the update itself, or a training like it with the noise of `noise_multiplier`. `n_tokens`: how many the rows
+    have, special ones aside; `n_candidates`: tokens that are tried at their places. `found`: the share of the rows'
+    tokens that are in the rebuilt rows, wherever; `in_order`: ROUGE-L of rebuilt rows and rows. Those
+    `by_chance` are of the same search in an update of other rows, or what nineteen of twenty random rows have at most,
+    whichever is more. `match`: the cosine that the rebuilt rows reach, and
+    `match_of_rows` what the rows themselves have; below it the search has not come to its end, well above it the
+    update does not tell its rows from others. `n_trials`: gradients of rows that were computed. `was_cut`: --budget
+    ended a search before its number of trials. One that was not made has its reason in `skipped`.
+    """
+
+    of: Literal["update", "training like it"]
+    noise_multiplier: PositiveFloat | None = None
+    n_rows: Count = 0
+    n_tokens: Count = 0
+    n_candidates: Count = 0
+    found: Fraction | None = None
+    found_by_chance: Fraction | None = None
+    in_order: Fraction | None = None
+    in_order_by_chance: Fraction | None = None
+    match: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    match_of_rows: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    n_trials: Count = 0
+    was_cut: bool = False
+    skipped: Skipped | None = None
+
+
 class UpdateAuditReport(Record, frozen=True, kw_only=True, tag_field="about", tag="audit-update"):
     """What an update tells of the rows that it was trained on. Its client's own: it holds no row, but says what leaks.
 
     `data` and `control_data`: the sha256 of the rows, and of others that were not trained on. `privacy`: what the
-    update says of itself. `labels`: None for a language model. `max_auc`: what the client allows.
+    update says of itself. `labels`: None for a language model. `rebuilt`: empty where nobody asked for it. `max_auc`:
+    what the client allows.
     """
 
     task: TaskSpec
@@ -189,6 +219,7 @@ class UpdateAuditReport(Record, frozen=True, kw_only=True, tag_field="about", ta
     privacy: ExamplePrivacy | None
     tokens: TokenRecovery
     labels: LabelRecovery | None
+    rebuilt: tuple[RowRecovery, ...] = ()
     membership: Membership
     canaries: tuple[CanaryTest, ...]
     max_auc: Fraction | None

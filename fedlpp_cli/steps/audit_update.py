@@ -25,6 +25,7 @@ from fedlpp_cli.steps.computing import choose_for, open_chosen, told
 from fedlpp_cli.steps.inputs import RefLike, check_parent, open_tensors
 from fedlpp_cli.steps.local_training import open_round
 from fedlpp_cli.steps.packages import OpenPackage, open_package
+from fedlpp_cli.steps.rebuilt_rows import DEFAULT_TRIALS, Rebuilding, rebuilt_rows_of
 from fedlpp_cli.steps.update_leaks import (
     LEAST_ROWS,
     OpenAudit,
@@ -61,6 +62,8 @@ def audit_update(  # noqa: PLR0913  # a step has as many settings as its command
     device: str = "auto",
     privacy: PrivacySpec | None = None,
     n_canaries: int = DEFAULT_CANARIES,
+    n_trials: int = DEFAULT_TRIALS,
+    budget: float | None = None,
     batch_size: int = 16,
     max_auc: float | None = None,
     out: RefLike | None = None,
@@ -81,6 +84,8 @@ def audit_update(  # noqa: PLR0913  # a step has as many settings as its command
         device: "auto", "cpu" or "cuda".
         privacy: try trainings with this noise, too; None for the update's own, if it has any.
         n_canaries: rows of random words to try, of which half are trained on; 0 for none.
+        n_trials: rows that a search for the update's own may try, where these are few; 0 for no search.
+        budget: minutes after which such searches end; None for no limit.
         batch_size: of examples that are scored.
         max_auc: how well rows may be told from others.
         out: where a report goes, a path of the client's; None for none.
@@ -111,7 +116,8 @@ def audit_update(  # noqa: PLR0913  # a step has as many settings as its command
         )  # fmt: skip
         if max_auc is not None and audit.others is None and len(audit.rows.examples) < LEAST_ROWS:
             raise UsageError("--max-auc: these rows are too few to be tested", hint="--control-data")
-        report = _report(audit, privacy or own_privacy(sent.header), n_canaries, max_auc)
+        noise = privacy or own_privacy(sent.header)
+        report = _report(audit, noise, n_canaries, Rebuilding(n_trials, budget), max_auc)
         if place is not None:
             parents: dict[str, tuple[str, ...]] = {"package": (opened.folder.sha256,), "update": (sent.sha256,)}
             header = ReportHeader(
@@ -175,8 +181,11 @@ def _open(
     )  # fmt: skip
 
 
-def _report(audit: OpenAudit, privacy: PrivacySpec | None, n_canaries: int, max_auc: float | None) -> UpdateAuditReport:
+def _report(
+    audit: OpenAudit, privacy: PrivacySpec | None, n_canaries: int, rebuilding: Rebuilding, max_auc: float | None
+) -> UpdateAuditReport:
     tokens, labels, found = words_of(audit), classes_of(audit), rows_of(audit)
+    rebuilt = rebuilt_rows_of(audit, privacy, rebuilding)
     canaries = canaries_of(audit, privacy, n_canaries) if n_canaries else ()
     recipe, n_rows = audit.package.folder.header.spec.train, len(audit.rows.examples)
     n_steps = audit.header.spec.metrics.n_steps
@@ -184,6 +193,7 @@ def _report(audit: OpenAudit, privacy: PrivacySpec | None, n_canaries: int, max_
         tokens,
         found,
         canaries,
+        rebuilt,
         n_examples=n_rows,
         n_passes=n_steps * recipe.batch_size * recipe.gradient_accumulation / n_rows,
         is_private=audit.header.spec.privacy is not None,
@@ -197,9 +207,10 @@ def _report(audit: OpenAudit, privacy: PrivacySpec | None, n_canaries: int, max_
         privacy=audit.header.spec.privacy,
         tokens=tokens,
         labels=labels,
+        rebuilt=rebuilt,
         membership=found,
         canaries=canaries,
         max_auc=max_auc,
-        verdict=verdict(tokens, labels, found, canaries),
+        verdict=verdict(tokens, labels, found, canaries, rebuilt),
         advice=lines,
     )

@@ -69,20 +69,15 @@ def own_privacy(header: UpdateHeader) -> PrivacySpec | None:
 def words_of(audit: OpenAudit) -> TokenRecovery:
     """Which of the rows' tokens come out of the update."""
     audit.on_progress("looking for words", 0, 0)
-    recipe, start = audit.package.folder.header.spec.train, audit.local.start
-    change = Change(
-        modules=audit.package.proxy.header.spec.model.lora.target_modules,
-        start=start,
-        values=without_decay(audit.values, start, recipe, audit.header.spec.metrics.n_steps),
-        bits=audit.header.spec.quantize.bits,
-    )
     return recover_tokens(
         audit.local.adapted,
-        change,
+        change_of(audit, audit.values),
         audit.rows.examples,
         similar=() if audit.others is None else audit.others.examples,
         special=set(audit.tokenizer.all_special_ids),
-        rises=None if audit.local.task.spec.labels else np.subtract(*_on_probes(audit, mean_log_probabilities)),
+        rises=None
+        if audit.local.task.spec.labels
+        else np.subtract(*on_probes(audit, audit.values, mean_log_probabilities)),
     )
 
 
@@ -91,22 +86,35 @@ def classes_of(audit: OpenAudit) -> LabelRecovery | None:
     n_classes = len(audit.local.task.spec.labels)
     if not n_classes:
         return None
-    after, before = _on_probes(audit, mean_logits)
+    after, before = on_probes(audit, audit.values, mean_logits)
     return recover_labels(before, after, audit.rows.examples, n_classes)
 
 
-def _on_probes(
-    audit: OpenAudit, measured: Callable[[AdaptedModel, Task, Sequence[Example], int], Array]
+def change_of(audit: OpenAudit, values: Mapping[str, Tensor]) -> Change:
+    """What an attacker reads out of proxy plus update: of the audit's own, or of a training like it."""
+    recipe, start = audit.package.folder.header.spec.train, audit.local.start
+    return Change(
+        modules=audit.package.proxy.header.spec.model.lora.target_modules,
+        start=start,
+        values=without_decay(values, start, recipe, audit.header.spec.metrics.n_steps),
+        bits=audit.header.spec.quantize.bits,
+    )
+
+
+def on_probes(
+    audit: OpenAudit,
+    values: Mapping[str, Tensor],
+    measured: Callable[[AdaptedModel, Task, Sequence[Example], int], Array],
 ) -> tuple[Array, Array]:
-    """What is measured on texts of random words, with the update and with the proxy alone."""
+    """What is measured on texts of random words, with those values and with the proxy's."""
     adapted, task = audit.local.adapted, audit.local.task
     probes = make_canaries(task, audit.tokenizer, audit.columns, _N_PROBES, "probes")
 
-    def of(values: Mapping[str, Tensor]) -> Array:
-        adapted.load(values)
+    def of(loaded: Mapping[str, Tensor]) -> Array:
+        adapted.load(loaded)
         return measured(adapted, task, probes, audit.batch_size)
 
-    return of(audit.values), of(audit.local.start)
+    return of(values), of(audit.local.start)
 
 
 def rows_of(audit: OpenAudit) -> Membership:

@@ -54,6 +54,10 @@ class ExampleGradients:
                 squares += found.flatten(1).double().square().sum(1).cpu()
         return squares
 
+    def of_examples(self, parameter: nn.Parameter) -> Tensor | None:
+        """A parameter's gradient of each example, float32 `(B, ...)`; None where it had none."""
+        return self._of.get(id(parameter))
+
     def weighted_sum(self, parameter: nn.Parameter, weights: Tensor) -> Tensor | None:
         """The sum of a parameter's gradients times `weights` `(B,)`, float64 on the CPU; None where it had none."""
         found = self._of.get(id(parameter))

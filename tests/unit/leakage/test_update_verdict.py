@@ -1,7 +1,7 @@
 """What the tests mean, in words."""
 
 from fedlpp_cli.leakage.update_verdict import advice, verdict
-from fedlpp_cli.records.audits import CanaryTest, LabelRecovery, Membership, TokenRecovery
+from fedlpp_cli.records.audits import CanaryTest, LabelRecovery, Membership, RowRecovery, TokenRecovery
 from fedlpp_cli.records.reports import Interval
 
 
@@ -80,3 +80,23 @@ def test_a_test_that_was_not_made_says_nothing():
     skipped = TokenRecovery(skipped="mixed"), Membership(of="training like it", skipped="few")
     assert verdict(skipped[0], None, skipped[1], ()) == "Stronger tests may find more."
     assert helps(*skipped) == ()
+
+
+def rebuilt(in_order, *, by_chance=0.1, of="update", cut=False):
+    return RowRecovery(
+        of=of, found=0.9, found_by_chance=0.2, in_order=in_order, in_order_by_chance=by_chance, was_cut=cut
+    )
+
+
+def test_what_is_rebuilt_is_said_beyond_chance():
+    searches = [rebuilt(0.9), rebuilt(0.15, of="training like it")]
+    text = verdict(*QUIET[:1], None, QUIET[1], (), searches)
+    assert "Most of the rows' text beyond chance is rebuilt in order from it." in text
+    assert "Nothing beyond chance is rebuilt in order from a training like it with noise." in text
+    assert "Nothing" in verdict(QUIET[0], None, QUIET[1], (), [rebuilt(0.9, by_chance=0.9)])
+    assert "in the time it had" in verdict(QUIET[0], None, QUIET[1], (), [rebuilt(0.0, cut=True)])
+
+
+def test_a_rebuilt_row_of_the_update_needs_help_and_one_of_a_rehearsal_does_not():
+    assert helps(*QUIET, rebuilt=[rebuilt(0.5)])[0].startswith("noise")
+    assert helps(*QUIET, rebuilt=[rebuilt(0.1), rebuilt(0.9, of="training like it")]) == ()

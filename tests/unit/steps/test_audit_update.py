@@ -44,7 +44,8 @@ def trained(made, *, noise=None):
 def audit(made, **options):
     settings = {
         "update": made.update(0, "a"), "package": made.package(0), "data": made.data("a"), "base": made.base,
-        "control_data": made.data("others"), "device": "cpu", "n_canaries": 0, **options,
+        "control_data": made.data("others"), "device": "cpu", "n_canaries": 0, "n_trials": 0,
+        **options,
     }  # fmt: skip
     return audit_update(**settings)
 
@@ -160,6 +161,70 @@ def test_too_few_rows_for_half(one):
     assert report.tokens.by_frequency is None
     with pytest.raises(UsageError, match="too few to be tested"):
         audit(one, control_data=None, max_auc=0.6)
+
+
+# Whole texts
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory):
+    """Other rows that have none of the habits of the client's."""
+    rows = [{"text": text} for text in ("kl mn op", "op ij kl", "mn mn gh")]
+    return write_jsonl(tmp_path_factory.mktemp("unlike") / "unlike.jsonl", rows)
+
+
+def rebuilt(made, unlike, **options):
+    settings = {"control_data": unlike, "n_trials": 800, "batch_size": 32, **options}
+    return audit(made, **settings).report.rebuilt
+
+
+def one_text(folder, base, train, *, noise=None):
+    made = federation(folder, base, train, 1)
+    write_jsonl(made.data("a"), [{"text": "gh ef gh ab cd ef"}])
+    return trained(made, noise=noise)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [ONE_STEP, replace(ONE_STEP, optimizer="adamw", learning_rate=1e-2), replace(ONE_STEP, steps=3, weight_decay=0.1)],
+    ids=["sgd", "adamw", "three steps"],
+)
+def test_one_text_is_rebuilt_in_its_order(tmp_path, llama, unlike, train):
+    (found,) = rebuilt(one_text(tmp_path, llama, train), unlike)
+    assert (found.of, found.n_rows, found.was_cut) == ("update", 1, False)
+    assert found.found > found.found_by_chance + 0.25
+    assert found.in_order > found.in_order_by_chance + 0.25
+    assert found.match > 0.5
+
+
+def test_noise_hides_the_text_and_the_search_says_so(tmp_path, llama, unlike):
+    made = one_text(tmp_path / "without", llama, ONE_STEP)
+    report = audit(made, control_data=unlike, n_trials=800, batch_size=32, privacy=PrivacySpec(epsilon=4.0)).report
+    without, with_noise = report.rebuilt
+    assert (with_noise.of, without.noise_multiplier) == ("training like it", None)
+    assert with_noise.noise_multiplier > 0
+    assert without.in_order > with_noise.in_order + 0.25
+    assert with_noise.in_order <= with_noise.in_order_by_chance + 0.15
+    assert with_noise.match_of_rows < 0.5 < without.match_of_rows
+    assert any("noise" in line for line in report.advice)
+
+
+def test_a_search_is_the_same_each_time_and_its_budget_only_cuts_it_off(one, unlike):
+    first = rebuilt(one, unlike, n_trials=64)
+    assert first == rebuilt(one, unlike, n_trials=64)
+    assert first == rebuilt(one, unlike, n_trials=64, budget=60.0)
+    (cut,) = rebuilt(one, unlike, n_trials=64, budget=0.0)
+    assert cut.was_cut
+    assert cut.n_trials < first[0].n_trials
+    assert "in the time it had" in audit(one, n_trials=64, budget=0.0).report.verdict
+
+
+def test_rows_are_not_looked_for_in_many(overfit, tmp_path, llama, unlike):
+    (found,) = rebuilt(overfit, unlike)
+    assert "16 rows are too many" in found.skipped
+    made = trained(federation(tmp_path, llama, replace(ONE_STEP, steps=9), 1))
+    assert "9 steps are too many" in rebuilt(made, unlike)[0].skipped
+    assert rebuilt(made, unlike, n_trials=0) == ()
 
 
 # Canaries
