@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedlpp_cli.adapters.drawn import drawn_of
-from fedlpp_cli.adapters.masks import Rows
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.adapters.owners_adapter import owners_adapter, owners_lora
 from fedlpp_cli.adapters.trained import factor_of
@@ -19,7 +17,7 @@ from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import MasterHeader
 from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.specs import LoraSpec, ModelSpec, QuantSpec
-from fedlpp_cli.steps.proxy_masks import drawn_masks
+from fedlpp_cli.steps.proxy_masks import drawn_masks, masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,7 @@ class MasterModels:
         if not self.mask.hides or (self.mask.client and client is None):
             return values
         masks = drawn_masks(self.file, components_of(self.file), self.mask, client)
-        return {name: self._visible(value, masks[name]) if name in masks else value for name, value in values.items()}
-
-    def _visible(self, value: Tensor, rows: Rows) -> Tensor:
-        factor = len(rows) / int(rows.sum()) if self.mask.scaling else 1.0
-        return torch.where(torch.from_numpy(rows).unsqueeze(1), value * factor, 0.0)
+        return masked(values, masks, scaling=self.mask.scaling)
 
     def _rounded(self) -> dict[str, Tensor]:
         """The proxy without masks; factors A that clients draw are what they are."""

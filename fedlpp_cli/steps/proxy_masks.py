@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
 from fedlpp_cli.adapters.masks import GUESSABLE_SEED, Rows, draw_masks, masked_components
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.artifact.tensor_file import TensorFile
@@ -54,6 +57,15 @@ def drawn_masks(
         client=client,
         round_number=master.header.round,
     )
+
+
+def masked(values: Mapping[str, Tensor], masks: Mapping[str, Rows], *, scaling: bool) -> dict[str, Tensor]:
+    """What is left of a proxy's values under the masks, as its reader has it; others are as they are."""
+    found = dict(values)
+    for name, rows in masks.items():
+        factor = len(rows) / int(rows.sum()) if scaling else 1.0
+        found[name] = torch.where(torch.from_numpy(rows).unsqueeze(1), values[name] * factor, 0.0)
+    return found
 
 
 def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:
