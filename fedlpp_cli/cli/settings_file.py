@@ -103,6 +103,18 @@ def resolve_aggregate(settings: Settings, **options: object) -> AggregateSpec:
     return spec
 
 
+def with_method(settings: Settings, method: str | None = None) -> Settings:
+    """The settings with what a method, or else the file's own, says where the file is silent.
+
+    Raises:
+        UsageError: no such method.
+    """
+    from fedlpp_cli.methods.table import method_named
+
+    name = settings.choose(method, "method", default=METHOD)
+    return dataclasses.replace(settings, defaults=method_named(name).defaults)
+
+
 def federation_of(
     settings: Settings,
     *,
@@ -118,10 +130,9 @@ def federation_of(
         SettingsError, UsageError: as `Settings.resolve` and `resolve_aggregate`; no such method.
     """
     from fedlpp_cli.engines.federation import FederationSpec
-    from fedlpp_cli.methods.table import method_named
 
     method = settings.choose(method, "method", default=METHOD)
-    settings = dataclasses.replace(settings, defaults=method_named(method).defaults)
+    settings = with_method(settings, method)
     return FederationSpec(
         base=settings.ref(base, "base"),
         private_base=settings.choose(None, "private_base", default=False),

@@ -1,4 +1,4 @@
-"""The settings that a plan compares: a grid over bits, blocks, types of scale, ranks and formats of a private base.
+"""The settings that a plan compares: a grid over bits, blocks, scales, masks, ranks and formats of a private base.
 
 Everything that the grid does not name is the federation file's: rounding and how scales are rounded, for instance.
 """
@@ -6,7 +6,7 @@ Everything that the grid does not name is the federation file's: rounding and ho
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from fedlpp_cli.adapters.proxy_tensors import check_groups
 from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.plans import GroupBy
 from fedlpp_cli.records.specs import (
     FULL_PRECISION,
@@ -34,15 +35,17 @@ WIDTHS: tuple[Bits, ...] = ("full", "8", "6", "5", "4", "3", "2", "ternary")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What is swept. `ranks` and `base_formats` None: the federation's own alone.
+    """What is swept. `masks`, `ranks` and `base_formats` None: the federation's own alone.
 
-    A rank below the master's sends the first terms of the product `B A` alone. "none" among the base formats: clients
-    hold the private base itself, to compare with.
+    `masks`: shares of the factors' rows that are hidden from each client, 0 for none. A rank below the master's sends
+    the first terms of the product `B A` alone. "none" among the base formats: clients hold the private base itself, to
+    compare with.
     """
 
     bits: tuple[Bits, ...] = ("4", "3", "2", "ternary")
     blocks: tuple[int, ...] = (64, 256)
     scales: tuple[ScaleType, ...] = ("fp16",)
+    masks: tuple[float, ...] | None = None
     ranks: tuple[int, ...] | None = None
     base_formats: tuple[BaseFormat | None, ...] | None = None
     group_by: GroupBy = "factor"
@@ -58,6 +61,7 @@ class Candidate:
     """One setting. `base_quantize` None: clients hold the base as it is."""
 
     quantize: QuantSpec
+    mask: MaskSpec = field(default_factory=MaskSpec)
     rank: int
     combine: Combine
     base_quantize: BaseQuantSpec | None
@@ -69,6 +73,8 @@ class Candidate:
         parts = [spell_widths(quantize.bits, quantize.groups)]
         if quantize.is_rounded:
             parts += [f"block {quantize.block}", *([quantize.scale] if quantize.scale != "fp16" else [])]
+        parts += [f"server's mask {self.mask.server:g}"] if self.mask.server else []
+        parts += [f"mask {self.mask.client:g}"] if self.mask.client else []
         parts += [f"rank {self.rank}"] if self.rank != lora.rank else []
         parts += [f"base {self.base_quantize.format}"] if self.base_quantize else []
         return ", ".join(parts) + (", base as it is" if self.for_comparison else "")
@@ -79,10 +85,21 @@ class Candidate:
             of,
             private_base=self.base_quantize is not None,
             quantize=self.quantize,
+            mask=self.mask,
             base_quantize=self.base_quantize or replace(of.base_quantize, mask=0.0),
             proxy_rank=self.rank,
             aggregate=replace(of.aggregate, combine=self.combine),
         )
+
+    def refusal(self, of: FederationSpec) -> str | None:
+        """Why its rounds could not be played, such as a lower rank's combine svd with masks; None where they could."""
+        told = self.federation(of)
+        try:
+            told.check_rule()
+            told.check_method()
+        except UsageError as problem:
+            return str(problem)
+        return None
 
 
 def candidates(grid: Grid, federation: FederationSpec, shapes: Mapping[str, Shape]) -> tuple[Candidate, ...]:
@@ -94,22 +111,26 @@ def candidates(grid: Grid, federation: FederationSpec, shapes: Mapping[str, Shap
         shapes: component to shape, of the master's rank.
 
     Raises:
-        UsageError: a rank or a format that this federation cannot have.
+        UsageError: a rank or a format that this federation cannot have, or nothing but settings that it cannot.
     """
     rank = _rank_of(shapes)
     ranks = _checked_ranks(grid.ranks, rank, federation)
     bases = _bases(grid.base_formats, federation)
     largest = max(math.prod(shape) for shape in shapes.values())
     found: dict[Candidate, None] = {}
-    for base, one_rank, scale, block, bits in product(bases, ranks, grid.scales, grid.blocks, grid.bits):
+    axes = (bases, ranks, _masks(grid.masks, federation), grid.scales, grid.blocks, grid.bits)
+    for base, one_rank, mask, scale, block, bits in product(*axes):
         quantize = rounding_of(federation, bits=bits, block=min(block, largest), scale=scale)
         own = federation.aggregate.combine
         combine: Combine = "svd" if grid.ranks and one_rank != rank and own == "factors" else own
         compared = federation.private_base and base is None
         one = Candidate(
-            quantize=quantize, rank=one_rank, combine=combine, base_quantize=base, for_comparison=compared
-        )  # fmt: skip
+            quantize=quantize, mask=mask, rank=one_rank, combine=combine, base_quantize=base, for_comparison=compared
+        )
         found[one] = None
+    refused = [one.refusal(federation) for one in found]
+    if None not in refused:
+        raise UsageError(str(refused[0]))
     if federation.quantize.groups:
         check_groups(shapes, federation.quantize)
         found[dataclasses.replace(next(iter(found)), quantize=federation.quantize)] = None
@@ -120,7 +141,10 @@ def rounding_of(federation: FederationSpec, *, bits: Bits, block: int, scale: Sc
     """As the federation rounds, with one width for all tensors."""
     if bits == "full":
         return FULL_PRECISION
-    return replace(federation.quantize, bits=bits, block=block, scale=scale, groups={})
+    try:
+        return replace(federation.quantize, bits=bits, block=block, scale=scale, groups={})
+    except ValueError as problem:
+        raise UsageError(f"--bits {bits}: {problem}") from None
 
 
 def _rank_of(shapes: Mapping[str, Shape]) -> int:
@@ -142,6 +166,13 @@ def _checked_ranks(ranks: tuple[int, ...] | None, full: int, federation: Federat
             "server optimizer sgd and update rule 1"
         )
     return ranks
+
+
+def _masks(shares: tuple[float, ...] | None, federation: FederationSpec) -> tuple[MaskSpec, ...]:
+    own = federation.mask
+    if shares is None:
+        return (own,)
+    return tuple(replace(own, client=share, fresh=own.fresh and share > 0) for share in shares)
 
 
 def _bases(

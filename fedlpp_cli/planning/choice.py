@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fedlpp_cli.artifact.whole import output_errors, whole_file, write_all
 from fedlpp_cli.engines.federation import FederationSpec
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.records.methods import METHOD, MethodSpec
 from fedlpp_cli.records.plans import PlanReport
 from fedlpp_cli.records.record import Record, to_plain
@@ -76,6 +77,7 @@ def choice_text(out: Path, federation: FederationSpec, settings: Settings, comme
     sections: dict[str, Mapping[str, Any]] = {"quantize": quantize, "quantize.groups": groups}
     for name, default in _DEFAULTS.items():
         sections[name] = _told(getattr(federation, name), default, getattr(file, name))
+    sections["mask"] = _told(federation.mask, method_named(federation.method).mask, file.mask)
     if not federation.private_base:
         sections["base_quantize"] = {}
     sections |= {"privacy": file.privacy, "evaluate": file.evaluate, "columns": file.columns}

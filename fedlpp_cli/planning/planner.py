@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from fedlpp_cli.adapters.masks import mask_layout
+from fedlpp_cli.artifact.tensor_file import layout_bytes
 from fedlpp_cli.engines.client_data import Cut, open_clients
+from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.evaluation.recovery import Recovery, recovery
 from fedlpp_cli.evaluation.scored import Scored, mean_scores
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.planning.base_copies import BaseCopies
 from fedlpp_cli.planning.candidates import Candidate, Grid, candidates
@@ -19,6 +23,8 @@ from fedlpp_cli.planning.probe import Bench, Values
 from fedlpp_cli.planning.rounds import Stage, play
 from fedlpp_cli.planning.survey import Survey, mixed, rounded, sized
 from fedlpp_cli.planning.verdict import choose, verdict
+from fedlpp_cli.records.masks import MaskSpec
+from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.plans import GroupRow, PlanReport, PlanRow, PlanTargets
 from fedlpp_cli.records.specs import FULL_PRECISION
 from fedlpp_cli.rounding import six_digits
@@ -84,7 +90,7 @@ class Planner:
     def sizes(self) -> PlanReport:
         """Which settings there are, and what they send."""
         said = "dry run: nothing was measured"
-        rows = [replace(self._sized(one), skipped=said) for one in self.candidates]
+        rows = [replace(row, skipped=row.skipped or said) for row in map(self._sized, self.candidates)]
         return self._report(None, None, Recovery(None, None, 0.0, None), (), rows, None, said)
 
     def plan(self) -> PlanReport:
@@ -96,7 +102,8 @@ class Planner:
         rows = []
         for number, one in enumerate(self.candidates):
             self.stage.on_progress("measuring settings", number, len(self.candidates))
-            rows.append(survey.measure(one, self._sized(one)))
+            row = self._sized(one)
+            rows.append(survey.measure(one, row) if row.skipped is None else row)
         best = finalists(rows, survey.gain, self.effort.n_finalists, self.targets.max_bytes_down)
         minutes = self.effort.budget_minutes
         limits = Limits(seconds=None if minutes is None else 60 * minutes, started_s=self.started_s)
@@ -108,7 +115,7 @@ class Planner:
 
     def _without_rounding(self) -> tuple[Scored, Scored, Survey]:
         """What the base gets, what the owner's model gets that nobody rounded, and settings to be measured at it."""
-        plain = dataclasses.replace(self.federation, quantize=FULL_PRECISION, proxy_rank=None, private_base=False)
+        plain = unprotected(self.federation)
         played = play(self.stage, plain, "without-rounding")
         folder, bench = self.inputs.folder, self.bench
         first = first_values(folder, self.federation.task, self.lora, seed=self.federation.seed)
@@ -136,6 +143,7 @@ class Planner:
             theta=theta,
             gain=gain,
             trade_off=self.trade_off,
+            client=clients.names[0],
             shard=clients.examples(clients.names[0]),
             bases=self.copies.path,
             drawn=self.inputs.drawn,
@@ -144,16 +152,21 @@ class Planner:
 
     def _mixed(self, groups: tuple[GroupRow, ...]) -> tuple[Candidate, ...]:
         """Widths mixed by groups, of the first setting with the master's rank; none where there is none."""
-        like = next((one for one in self.candidates if one.rank == self.lora.rank), None)
+        there = (one for one in self.candidates if one.refusal(self.federation) is None)
+        like = next((one for one in there if one.rank == self.lora.rank), None)
         if like is None:
             return ()
         max_bytes = self.targets.max_bytes_down
         if max_bytes is not None and like.base_quantize is not None:
             max_bytes -= self.copies.n_bytes(like.base_quantize)
+        if max_bytes is not None and like.mask.hides:
+            max_bytes -= layout_bytes(mask_layout(self.inputs.shapes, like.mask))
         return mixed(groups, self.grid, self.federation, self.inputs.held, like, max_bytes)
 
     def _sized(self, candidate: Candidate) -> PlanRow:
-        return sized(candidate, self.inputs, self.effort.n_rounds, self.copies.n_bytes)
+        row = sized(candidate, self.inputs, self.effort.n_rounds, self.copies.n_bytes)
+        reason = candidate.refusal(self.federation)
+        return row if reason is None else replace(row, skipped=reason[:300])
 
     def _report(
         self,
@@ -184,3 +197,11 @@ class Planner:
             chosen=chosen,
             verdict=said,
         )
+
+
+def unprotected(federation: FederationSpec) -> FederationSpec:
+    """The federation without anything that hides its adapter; a method that does is FedLPP without it."""
+    method = METHOD if method_named(federation.method).mask.hides else federation.method
+    return dataclasses.replace(
+        federation, method=method, quantize=FULL_PRECISION, mask=MaskSpec(), proxy_rank=None, private_base=False
+    )

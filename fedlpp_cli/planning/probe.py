@@ -23,6 +23,7 @@ from fedlpp_cli.records.specs import LoraSpec, QuantSpec, TrainSpec
 from fedlpp_cli.tasks.task import Example, Task
 from fedlpp_cli.training.gradients import MeanGradient
 from fedlpp_cli.training.loop import train
+from fedlpp_cli.training.visible_rows import only_visible
 
 Values = Mapping[str, Tensor]
 
@@ -83,16 +84,22 @@ class Bench:
         return Slope(made.loss, found)
 
     def tuned(
-        self, folder: Path, lora: LoraSpec, values: Values, examples: Sequence[Example], recipe: TrainSpec
+        self,
+        folder: Path,
+        lora: LoraSpec,
+        values: Values,
+        examples: Sequence[Example],
+        recipe: TrainSpec,
+        visible: Values | None = None,
     ) -> Scored:
-        """As `scored`, after one client has trained for a round from these values on.
+        """As `scored`, after one client has trained for a round from these values on, `visible` rows alone.
 
         Raises:
             GateError: a training that went wrong.
         """
         adapted = self._load(folder, lora, values)
         alone = replace(recipe, control_variates=False, proximal_mu=0.0)
-        train(adapted, self.task, examples, alone, labels=("plan", "tuned"))
+        train(adapted, self.task, examples, alone, labels=("plan", "tuned"), watches=[only_visible(visible or {})])
         return measure(adapted, self.task, self.held_out, self.batch_size, lambda done, total: None)
 
     def _load(self, folder: Path, lora: LoraSpec, values: Values) -> AdaptedModel:

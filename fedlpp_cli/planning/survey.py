@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import torch
 from msgspec.structs import replace
 
 from fedlpp_cli.adapters.control_tensors import with_control
+from fedlpp_cli.adapters.masks import Rows, draw_masks, mask_layout
 from fedlpp_cli.adapters.proxy_tensors import proxy_layout
 from fedlpp_cli.adapters.ranks import shapes_of_rank
 from fedlpp_cli.artifact.tensor_file import layout_bytes
@@ -23,9 +25,11 @@ from fedlpp_cli.planning.inputs import Inputs
 from fedlpp_cli.planning.probe import Bench, Change, Slope, Values, change, proxy_values
 from fedlpp_cli.planning.sensitivity import sensitivities, tensor_groups
 from fedlpp_cli.quantization.layout import Shape
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.plans import GroupRow, PlanRow
 from fedlpp_cli.records.specs import BaseQuantSpec, Bits, LoraSpec, QuantSpec
 from fedlpp_cli.rounding import six_digits
+from fedlpp_cli.steps.proxy_masks import masked
 from fedlpp_cli.tasks.task import Example
 
 
@@ -34,8 +38,8 @@ class Survey:
     """Settings, measured at one theta: the plain federation's adapter.
 
     `gain`: how far training brought the loss down, on the rows for gradients. `bases`: folder of what clients see of a
-    private base. `shard`: one client's rows. `shapes`: of what proxies hold; `drawn`: what clients draw instead.
-    `moving`: what they train, whose gradient counts.
+    private base. `client`: one of them, whose rows are `shard`; with masks it is its proxy that is looked at. `shapes`:
+    of what proxies hold; `drawn`: what clients draw instead. `moving`: what they train, whose gradient counts.
     """
 
     bench: Bench
@@ -46,6 +50,7 @@ class Survey:
     theta: Values
     gain: float
     trade_off: float
+    client: str
     shard: Sequence[Example]
     bases: Callable[[BaseQuantSpec], Path]
     drawn: Collection[str] = frozenset()
@@ -66,14 +71,17 @@ class Survey:
         """The row with what a proxy of that setting is worth; one that cannot be trained says so."""
         theta, whole = self._at(candidate.rank)
         folder = self.folder if candidate.base_quantize is None else self.bases(candidate.base_quantize)
+        masks = self._masks(candidate.mask)
+        visible = {name: torch.from_numpy(rows) for name, rows in masks.items()}
         values = proxy_values(theta, candidate.quantize, candidate.rank, self.drawn)
+        values = masked(values, masks, scaling=candidate.mask.scaling)
         try:
             found = change(
-                self._slope(folder, values), whole,
+                _only(visible, self._slope(folder, values)), whole,
                 gain=self.gain, trade_off=self.trade_off, rank=candidate.rank,
             )  # fmt: skip
             proxy = self.bench.scored(folder, self.lora, values)
-            tuned = self.bench.tuned(folder, self.lora, values, self.shard, self.federation.train)
+            tuned = self.bench.tuned(folder, self.lora, values, self.shard, self.federation.train, visible)
         except GateError as problem:
             return replace(row, skipped=f"{problem}"[:300])
         return replace(
@@ -85,6 +93,14 @@ class Survey:
             cosine=six_digits(found.cosine),
             score=six_digits(found.score),
         )
+
+    def _masks(self, mask: MaskSpec) -> dict[str, Rows]:
+        """Such as the client could have; those of the rounds follow from their first master."""
+        if not mask.hides:
+            return {}
+        client = self.client if mask.client else None
+        seed = self.federation.seed
+        return draw_masks(self.shapes, mask, seed=seed, federation="plan", client=client, round_number=0)
 
     def _change_of(self, quantize: QuantSpec) -> Change:
         theta, whole = self._at(self.lora.rank)
@@ -107,15 +123,27 @@ class Survey:
         return Slope(found.loss, kept)
 
 
+def _only(visible: Values, slope: Slope) -> Slope:
+    """The slope without what hidden rows would have: nobody trains them there."""
+    seen = {
+        name: torch.where(rows.unsqueeze(1), slope.gradient[name], 0.0)
+        for name, rows in visible.items()
+        if name in slope.gradient
+    }
+    return Slope(slope.loss, {**slope.gradient, **seen})
+
+
 def sized(candidate: Candidate, inputs: Inputs, n_rounds: int, base_bytes: Callable[[BaseQuantSpec], int]) -> PlanRow:
     """The row of a setting, with what travels; of several rounds the largest update."""
     federation, lora = inputs.federation, inputs.federation.lora
     held = shapes_of_rank(inputs.held, candidate.rank)
     down = layout_bytes(proxy_layout(with_control(held, federation.train.control_variates), candidate.quantize))
+    down += layout_bytes(mask_layout(held, candidate.mask)) if candidate.mask.hides else 0
     updates = inputs.updates(n_rounds, candidate.rank)
     return PlanRow(
         label=candidate.label(lora),
         quantize=candidate.quantize,
+        mask=candidate.mask,
         rank=candidate.rank,
         combine=candidate.combine,
         base_quantize=candidate.base_quantize,

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.record import Count, Digest, NonNegativeFloat, PositiveFloat, PositiveInt, Record
 from fedlpp_cli.records.reports import Interval
 from fedlpp_cli.records.specs import BaseQuantSpec, Bits, Combine, QuantSpec, TaskSpec
@@ -49,11 +50,12 @@ class PlanRow(Record, frozen=True, kw_only=True):
     simulated rounds. `rho_newest`, `rho_mean`: recovery ratios of the proxy that would go out next, and of the mean of
     the newer half of all proxies; `rho` is the larger, with its interval. `on_front`: no other simulated row is as good
     in bytes down, the owner's loss and `rho`. What was not computed has its reason in `skipped`. With `for_comparison`
-    it is none that can be chosen.
+    it is none that can be chosen. With a `mask` proxies are those of one client.
     """
 
     label: str
     quantize: QuantSpec
+    mask: MaskSpec = MaskSpec()
     rank: PositiveInt
     combine: Combine
     base_quantize: BaseQuantSpec | None = None

@@ -27,6 +27,7 @@ from fedlpp_cli.models.foreign_base import check_foreign_base
 from fedlpp_cli.models.quantized_base import quantize_base
 from fedlpp_cli.progress import Progress
 from fedlpp_cli.records.headers import BaseHeader, MasterHeader, ProxyHeader, ProxySpec
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.methods import METHOD
 from fedlpp_cli.records.reports import Role
 from fedlpp_cli.records.specs import BaseQuantSpec, BaseSpec, LoraSpec, QuantSpec, TaskSpec
@@ -46,7 +47,8 @@ class Contender:
     """One row: its name, whose model it is, what else to say, the artifact's sha256, and how to get the model.
 
     `master`: the sha256 of the master that it is of, or is the proxy of; `label`: what it was called; `is_last`: not of
-    an earlier round of a run. `train`: what happens to the model, once it has its values, before it is scored.
+    an earlier round of a run; `client`: whose proxy it
+    is, where masks give each another. `train`: what happens to the model, once it has its values, before it is scored.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Contender:
     master: str | None = None
     label: str = ""
     is_last: bool = True
+    client: str | None = None
     base: Path
     task: TaskSpec
     lora: LoraSpec
@@ -68,7 +71,9 @@ class Contender:
 class Line:
     """Everything that is needed to line contenders up.
 
-    `subject`: the models of the first master, or of the newest one of its federation that goes by the same name.
+    `mask`: what clients do not get of a master; None for as in a proxy beside it, or as its method has it. `clients`:
+    their names; what the first of them gets is shown. `subject`: the models of the first master, or of the newest one
+    of its federation that goes by the same name.
     """
 
     files: ExitStack
@@ -76,11 +81,14 @@ class Line:
     base_artifact: RefLike | None
     quantize: QuantSpec | None
     base_quantize: BaseQuantSpec | None
+    mask: MaskSpec | None = None
+    clients: Sequence[str] = ()
     federation: str | None = None
     round: int = 0
     method: str = METHOD
     subject: MasterModels | None = None
     _subject_label: str = ""
+    _sent: dict[str, ProxySpec] = field(default_factory=dict)
     _full: list[tuple[BaseSpec, Path]] = field(default_factory=list)
     _seen: dict[str | None, Path] = field(default_factory=dict)
 
@@ -99,7 +107,9 @@ class Line:
             self.federation, self.method = federation_of(first), first.header.method
             own = [file for name, file in files if name == label and federation_of(file) == self.federation]
             self.round = max(file.header.round for file in own)
-        proxied = {file.header.parent("master") for _, file in files if isinstance(file.header, ProxyHeader)}
+        proxies = [file.header for _, file in files if isinstance(file.header, ProxyHeader)]
+        proxied = {header.parent("master") for header in proxies}
+        self._sent = {str(header.federation): header.spec for header in proxies if header.spec.mask is not None}
         rows: list[Contender] = []
         for one in given:
             if isinstance(one.file, Path):
@@ -123,17 +133,23 @@ class Line:
             Contender, round=file.header.round, sha256=file.sha256, master=file.sha256, label=one.label,
             is_last=one.is_last, task=model.task,
         )  # fmt: skip
-        has_proxy = (models.quantize.is_rounded or model.base.private) and not is_proxied
+        has_proxy = (models.quantize.is_rounded or models.mask.hides or model.base.private) and not is_proxied
         rows = []
         if has_proxy:
             rows.append(
                 common(
                     name=f"{one.label} proxy".strip(),
                     role="proxy",
-                    detail=_joined(round_text, spell_rounding(models.quantize), one.of_label),
+                    detail=_joined(
+                        round_text,
+                        spell_rounding(models.quantize),
+                        _spell_mask(models.mask, models.client),
+                        one.of_label,
+                    ),
                     base=models.seen,
                     lora=model.lora,
-                    values=models.rounded,
+                    values=models.proxy,
+                    client=models.client,
                 )
             )
         name = one.label if one.label and not (has_proxy or is_proxied) else f"{one.label} central".strip()
@@ -161,7 +177,12 @@ class Line:
         told = None if self.quantize is None else method.rounding(self.quantize)
         quantize = told or file.header.spec.quantize or method.quantize
         check_groups(components_of(file), quantize)
-        return MasterModels(file, full, self._seen_base(file) if model.base.private else full, quantize)
+        sent = self._sent.get(federation_of(file))
+        known = [*self.clients, *([sent.client] if sent is not None and sent.client is not None else [])]
+        mask = self.mask or (sent.mask if sent is not None else None) or method.mask
+        client = known[0] if known and mask.client else None
+        seen = self._seen_base(file) if model.base.private else full
+        return MasterModels(file, full, seen, quantize, mask, client)
 
     def _of_proxy(self, one: Given, proxy: TensorFile[ProxyHeader]) -> list[Contender]:
         check_proxy(proxy)
@@ -180,12 +201,16 @@ class Line:
             role="proxy",
             round=proxy.header.round,
             detail=_joined(
-                f"round {proxy.header.round}", spell_rounding(spec.quantize), _spell_mask(spec), one.of_label
+                f"round {proxy.header.round}",
+                spell_rounding(spec.quantize),
+                _spell_mask(spec.mask or MaskSpec(), spec.client),
+                one.of_label,
             ),
             sha256=proxy.sha256,
             master=proxy.header.parent("master"),
             label=one.label,
             is_last=one.is_last,
+            client=spec.client,
             base=seen,
             task=model.task,
             lora=model.lora,
@@ -262,7 +287,9 @@ def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _spell_mask(spec: ProxySpec) -> str:
-    if spec.mask is None:
+def _spell_mask(mask: MaskSpec, client: str | None) -> str:
+    if not mask.hides:
         return ""
-    return f"masks {spec.mask.server:g} and {spec.mask.client:g}" + (f" of {spec.client}" if spec.client else "")
+    if mask.client and client is None:
+        return "without masks: what all clients together have"
+    return f"masks {mask.server:g} and {mask.client:g}" + (f" of {client}" if client else "")

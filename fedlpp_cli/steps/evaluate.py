@@ -15,6 +15,7 @@ from fedlpp_cli.evaluation.score import check_can_generate
 from fedlpp_cli.models.open_model import open_tokenizer
 from fedlpp_cli.progress import Progress, silent
 from fedlpp_cli.records.headers import ReportHeader
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.reports import EvaluateReport, EvaluateRow, Gap, ProxyRecovery, Spread
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec, TrainSpec
@@ -62,6 +63,8 @@ def evaluate(  # noqa: PLR0913  # a step has as many settings as its command has
     spec: EvaluateSpec | None = None,
     quantize: QuantSpec | None = None,
     base_quantize: BaseQuantSpec | None = None,
+    mask: MaskSpec | None = None,
+    clients: Sequence[str] = (),
     every: int = 1,
     alone_on: Mapping[str, RefLike] | None = None,
     fine_tune_on: Mapping[str, RefLike] | None = None,
@@ -88,6 +91,9 @@ def evaluate(  # noqa: PLR0913  # a step has as many settings as its command has
         spec: batch size, decoding, limit.
         quantize: how a master's proxy is rounded; as in its last round where nothing is given.
         base_quantize: how a private base is rounded where no `base_artifact` is given.
+        mask: what clients do not get of a master's proxy; as in a proxy beside it, or by its method, where nothing is
+            given.
+        clients: names; where each gets another proxy, that of the first is scored, without names one without masks.
         every: of a run folder every so many rounds, and the last.
         alone_on: client to training data: what it gets alone, from the base on.
         fine_tune_on: client to training data: what it makes of the newest proxy.
@@ -115,7 +121,7 @@ def evaluate(  # noqa: PLR0913  # a step has as many settings as its command has
     with ExitStack() as files:
         given = GivenArtifacts(files, every, rounds_anew=quantize is not None)
         opened = given.open(artifacts)
-        line = Line(files, base, base_artifact or given.private_base, quantize, base_quantize)
+        line = Line(files, base, base_artifact or given.private_base, quantize, base_quantize, mask, clients)
         contenders = line.up(opened)
         wanted = {"--alone": alone_on or {}, "--fine-tuned": fine_tune_on or {}}
         trainings = {flag: check_trainable(line, train or given.recipe, flag=flag) for flag in wanted if wanted[flag]}

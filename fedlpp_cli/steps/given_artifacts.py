@@ -112,7 +112,7 @@ class GivenArtifacts:
             )
         if (run / BASE / MANIFEST).is_file():
             self.private_base = self.private_base or run / BASE
-        packages = [one.package for one in scan_run(run) if one.package is not None]
+        packages = [one.some_package for one in scan_run(run) if one.some_package is not None]
         if packages:
             self._open_package(packages[-1])  # for its recipe
         found: list[ScoredFile | Path] = []
@@ -134,8 +134,8 @@ class GivenArtifacts:
             return [master]
         if one.proxy is not None:
             proxy = self.files.enter_context(TensorFile(one.proxy, ProxyHeader))
-        elif one.package is not None:
-            proxy = self._open_package(one.package)
+        elif one.some_package is not None:
+            proxy = self._open_package(one.some_package)
         else:
             return [master]
         return [master] if proxy.header.parent("master") != master.sha256 else [proxy, master]

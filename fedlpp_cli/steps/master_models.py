@@ -1,7 +1,7 @@
 """The models that a master stands for: the base without adapter, the proxy that clients get, the central model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -15,20 +15,25 @@ from fedlpp_cli.methods.table import method_of
 from fedlpp_cli.models.first_values import first_values
 from fedlpp_cli.quantization.tensors import round_tensor
 from fedlpp_cli.records.headers import MasterHeader
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.specs import LoraSpec, ModelSpec, QuantSpec
+from fedlpp_cli.steps.proxy_masks import drawn_masks, masked
 
 
 @dataclass(frozen=True, slots=True)
 class MasterModels:
     """A master and what its models sit on. `full`: the base; `seen`: what clients see of it, the same if it is public.
 
-    `quantize`: how the proxy is rounded.
+    `quantize`: how the proxy is rounded; `mask`: what clients do not get of it; `client`: whose proxy is looked at,
+    where each gets another, None where nobody's name is known.
     """
 
     file: TensorFile[MasterHeader]
     full: Path
     seen: Path
     quantize: QuantSpec
+    mask: MaskSpec = field(default_factory=MaskSpec)
+    client: str | None = None
 
     @property
     def model(self) -> ModelSpec:
@@ -44,8 +49,16 @@ class MasterModels:
         """The adapter before any training, which changes nothing."""
         return first_values(self.full, self.model.task, self.model.lora, seed=self.file.header.spec.seed)
 
-    def rounded(self) -> Mapping[str, Tensor]:
-        """The proxy; factors A that clients draw are what they are."""
+    def proxy(self, client: str | None = None) -> Mapping[str, Tensor]:
+        """What a client gets, None for `client`; without anybody's name what all of them have together."""
+        client, values = client or self.client, self._rounded()
+        if not self.mask.hides or (self.mask.client and client is None):
+            return values
+        masks = drawn_masks(self.file, components_of(self.file), self.mask, client)
+        return masked(values, masks, scaling=self.mask.scaling)
+
+    def _rounded(self) -> dict[str, Tensor]:
+        """The proxy without masks; factors A that clients draw are what they are."""
         is_drawn = method_of(self.file.header, source=str(self.file.path)).draws_a and drawn_of(self.file) is not None
         return {
             name: self.file.read(name)

@@ -1,9 +1,15 @@
 """The masks of one proxy: whether they can be, and which they are."""
 
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
 from fedlpp_cli.adapters.masks import GUESSABLE_SEED, Rows, draw_masks, masked_components
 from fedlpp_cli.adapters.master_tensors import components_of
 from fedlpp_cli.artifact.tensor_file import TensorFile
 from fedlpp_cli.errors import UsageError
+from fedlpp_cli.quantization.layout import Shape
 from fedlpp_cli.records.headers import MasterHeader, ProxySpec
 from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.steps.inputs import federation_of
@@ -36,16 +42,30 @@ def check_mask(master: TensorFile[MasterHeader], mask: MaskSpec | None, client: 
 
 def masks_of(master: TensorFile[MasterHeader], spec: ProxySpec) -> dict[str, Rows]:
     """Factor B to the rows that the client gets; nothing without masks."""
-    if spec.mask is None:
-        return {}
+    return {} if spec.mask is None else drawn_masks(master, spec.shapes, spec.mask, spec.client)
+
+
+def drawn_masks(
+    master: TensorFile[MasterHeader], shapes: Mapping[str, Shape], mask: MaskSpec, client: str | None
+) -> dict[str, Rows]:
+    """Factor B to the rows that the client gets of that master; `shapes`: component to shape."""
     return draw_masks(
-        spec.shapes,
-        spec.mask,
+        shapes,
+        mask,
         seed=master.header.spec.seed,
         federation=federation_of(master),
-        client=spec.client,
+        client=client,
         round_number=master.header.round,
     )
+
+
+def masked(values: Mapping[str, Tensor], masks: Mapping[str, Rows], *, scaling: bool) -> dict[str, Tensor]:
+    """What is left of a proxy's values under the masks, as its reader has it; others are as they are."""
+    found = dict(values)
+    for name, rows in masks.items():
+        factor = len(rows) / int(rows.sum()) if scaling else 1.0
+        found[name] = torch.where(torch.from_numpy(rows).unsqueeze(1), values[name] * factor, 0.0)
+    return found
 
 
 def mask_warnings(master: TensorFile[MasterHeader], spec: ProxySpec) -> tuple[str, ...]:

@@ -81,10 +81,11 @@ def fine_tuned(
 ) -> list[Contender]:
     """One contender for each client, trained on its examples from the newest proxy on, a row or not."""
     number, federation, master = subject.file.header.round, federation_of(subject.file), subject.file.sha256
-    proxy = next((row for row in contenders if row.role == "proxy" and row.master == master), None)
+    proxies = [row for row in contenders if row.role == "proxy" and row.master == master]
     found = []
     for client, examples in shards.items():
         steps = n_steps(recipe, len(examples))
+        proxy = next((row for row in proxies if row.client in (None, client)), None)  # masks: not somebody else's
         found.append(
             Contender(
                 name=f"{client} fine-tuned",
@@ -96,7 +97,7 @@ def fine_tuned(
                 base=subject.seen if proxy is None else proxy.base,
                 task=subject.model.task,
                 lora=subject.model.lora if proxy is None else proxy.lora,
-                values=subject.rounded if proxy is None else proxy.values,
+                values=partial(subject.proxy, client) if proxy is None else proxy.values,
                 train=partial(_train, f"{client} fine-tuned", examples, recipe, (federation, number, client)),
             )
         )

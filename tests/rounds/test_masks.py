@@ -134,6 +134,41 @@ def test_every_command_reads_it(federation, tmp_path):
     assert "is not whole" in card
 
 
+def test_a_master_is_scored_as_a_client_gets_it(federation):
+    def scored(*artifacts, **options):
+        found = evaluate(artifacts, data=federation.data("a"), base=federation.base, device="cpu", **options)
+        return {row.model: row for row in found.rows}
+
+    tuned = {"b": federation.data("b")}
+    one = scored(federation.master(1), mask=MASK, clients=("b", "a"), fine_tune_on=tuned, train=RECIPE)
+    two = scored(federation.master(1), f"b={federation.package(1, 'b')}", fine_tune_on=tuned)
+    assert one["proxy"].scores == two["b proxy"].scores
+    assert "masks 0.125 and 0.5 of b" in one["proxy"].detail
+    other = scored(federation.master(1), mask=MASK, clients=("a",), fine_tune_on=tuned, train=RECIPE)
+    assert other["proxy"].scores != one["proxy"].scores
+    assert other["b fine-tuned"].scores == one["b fine-tuned"].scores == two["b fine-tuned"].scores
+    nobody = scored(federation.master(1), mask=MASK)["proxy"]
+    assert nobody.scores not in (one["proxy"].scores, other["proxy"].scores)
+    assert "without masks: what all clients together have" in nobody.detail
+    plain = scored(federation.master(1))["proxy"]
+    assert plain.scores == nobody.scores
+    assert "mask" not in plain.detail
+    for_all = scored(federation.master(1), mask=MaskSpec(server=0.125), clients=("a",))["proxy"]
+    assert for_all.detail.endswith("masks 0.125 and 0")
+
+
+def test_a_run_is_scored_as_its_first_client_got_it(federation, runner, tmp_path):
+    run = evaluate([federation.folder], data=federation.data("a"), base=federation.base, device="cpu").rows
+    proxies = [row for row in run if row.role == "proxy"]
+    assert [row.round for row in proxies] == [0, 1, 2]
+    assert all(row.model == "proxy" and "masks 0.125 and 0.5 of a" in row.detail for row in proxies)
+    file = tmp_path / "federation.toml"
+    file.write_text(f"[mask]\nserver = 0.125\nclient = 0.5\n[clients]\na = '{federation.data('a')}'\n")
+    call = ["evaluate", federation.master(2), "-f", file, "--data", federation.data("a"), "--base", federation.base]
+    said = json.loads(runner.invoke(app, [*map(str, call), "--device", "cpu", "--json"]).stdout)["data"]
+    assert said["rows"][1]["scores"] == proxies[-1].scores
+
+
 def test_a_simulation_ends_in_the_same_master(federation, tmp_path):
     spec = FederationSpec(
         base=federation.base, seed=7, task=federation.task, lora=federation.lora, quantize=SPEC, mask=MASK, train=RECIPE

@@ -8,7 +8,8 @@ import typer
 from fedlpp_cli.cli import mask_options as m
 from fedlpp_cli.cli import options as o
 from fedlpp_cli.cli.screen import on_progress
-from fedlpp_cli.cli.settings_file import columns_of, data_of_clients, groups_of, keep_of, labels_of
+from fedlpp_cli.cli.settings_file import columns_of, data_of_clients, groups_of, keep_of, labels_of, with_method
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.record import Record
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, EvaluateSpec, QuantSpec, TrainSpec
@@ -136,7 +137,7 @@ def evaluate(
     """
     from fedlpp_cli.steps.evaluate import evaluate as step
 
-    settings = read_settings(federation)
+    settings = with_method(read_settings(federation))
     quantize = {
         "bits": bits,
         "block": block,
@@ -170,6 +171,8 @@ def evaluate(
             mask=base_mask,
             mask_scaling=base_mask_scaling,
         ),
+        mask=settings.resolve(MaskSpec) if settings.file.mask else None,
+        clients=tuple(settings.file.clients),
         every=every,
         alone_on=data_of_clients(settings, alone, flag="--alone"),
         fine_tune_on=data_of_clients(settings, fine_tuned, flag="--fine-tuned"),

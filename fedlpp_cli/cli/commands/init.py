@@ -32,7 +32,7 @@ def init(
 
     fedlpp init --base ./my-model --out runs/a/round-0000/master.safetensors
     fedlpp init --base hf://org/name --task seq-cls --labels yes,no --out master.safetensors
-    fedlpp init --base ./my-model --method fedqsn --seed 81985529216486895 --out master.safetensors
+    fedlpp init --base ./my-model --method fedqsn --out master.safetensors
     fedlpp init -f federation.toml --out master.safetensors
     """
     from fedlpp_cli.steps.init import init as step

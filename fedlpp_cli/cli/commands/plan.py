@@ -1,7 +1,8 @@
 """`fedlpp plan`."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
 import typer
 
@@ -18,6 +19,8 @@ from fedlpp_cli.records.specs import BaseFormat, Bits, EvaluateSpec, ScaleType
 if TYPE_CHECKING:
     from fedlpp_cli.planning.candidates import Grid
 
+# 0, .5, 0.25
+_SHARE: Final = re.compile(r"0|0?\.[0-9]{1,6}")
 _SWEEP = "Settings to compare"
 _TARGETS = "Targets"
 _EFFORT = "Effort"
@@ -64,6 +67,9 @@ BlockOpt = Annotated[str | None, _list_option("--block", "Weights that share a s
 ScaleOpt = Annotated[str | None, _list_option("--scale", "How scales are kept: fp32, fp16, double.", "fp16")]
 RankOpt = Annotated[
     str | None, _list_option("--rank", "Ranks that clients get; the owner keeps what is beyond.", "the master's")
+]
+MaskOpt = Annotated[
+    str | None, _list_option("--mask-client", "Shares of B's rows hidden from each client; 0 for none.", "the file's")
 ]
 BaseFormatOpt = Annotated[
     str | None,
@@ -140,6 +146,7 @@ def plan(
     block: BlockOpt = None,
     scale: ScaleOpt = None,
     rank: RankOpt = None,
+    mask_client: MaskOpt = None,
     base_format: BaseFormatOpt = None,
     group_by: GroupByOpt = "factor",
     trade_off: TradeOffOpt = 1.0,
@@ -169,6 +176,7 @@ def plan(
     fedlpp plan -f federation.toml --base ./model --data calibration.jsonl --shards 4 --out federation.planned.toml
     fedlpp plan -f federation.toml --max-rho 0.8 --max-bytes-down 2000000 --out federation.planned.toml
     fedlpp plan -f federation.toml --shards 4 --bits 4,2 --block 64 --scale fp16,double --rank 8,4 --dry-run
+    fedlpp plan -f federation.toml --bits 3 --mask-client 0,0.25,0.5 --max-rho 0.8 --out federation.planned.toml
     """
     from fedlpp_cli.planning.plan import plan as step
     from fedlpp_cli.planning.planner import Effort
@@ -185,7 +193,7 @@ def plan(
         clients={client: settings.relative(ref) for client, ref in settings.file.clients.items()},
         n_shards=shards,
         master=master,
-        grid=_grid(bits, block, scale, rank, base_format, group_by),
+        grid=_grid(bits, block, scale, rank, mask_client, base_format, group_by),
         targets=PlanTargets(max_rho=max_rho, max_bytes_down=max_bytes_down, max_loss_increase=max_loss_increase),
         effort=Effort(n_rounds=rounds, n_finalists=finalists, budget_minutes=budget),
         trade_off=trade_off,
@@ -208,6 +216,7 @@ def _grid(
     block: str | None,
     scale: str | None,
     rank: str | None,
+    mask: str | None,
     base_format: str | None,
     group_by: GroupBy,
 ) -> "Grid":
@@ -221,6 +230,7 @@ def _grid(
     formats = _names("--base-format", base_format, (*get_args(BaseFormat), "none"))
     return Grid(
         **{name: value for name, value in given.items() if value is not None},
+        masks=_shares("--mask-client", mask),
         ranks=_numbers("--rank", rank),
         base_formats=None if formats is None else tuple(None if one == "none" else cast("Any", one) for one in formats),
         group_by=group_by,
@@ -247,3 +257,14 @@ def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
         if not name.isdecimal() or not int(name) or len(name) > 7:
             raise UsageError(f"{flag} {name!r}: numbers with commas between them are needed", hint=f"{flag} 64,256")
     return tuple(dict.fromkeys(int(name) for name in names))
+
+
+def _shares(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """The numbers from 0 to below 1 in a list with commas, each once; None where the option is not given."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not _SHARE.fullmatch(name):
+            raise UsageError(f"{flag} {name!r}: shares from 0 to below 1 are needed", hint=f"{flag} 0,0.25,0.5")
+    return tuple(dict.fromkeys(float(name) for name in names))

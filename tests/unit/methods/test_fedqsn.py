@@ -126,7 +126,7 @@ def test_a_master_is_looked_at_with_the_method_s_levels(federation):
     rows = evaluate([federation.master(1)], data=federation.data("a"), base=federation.base, device="cpu",
                     quantize=QuantSpec(bits="2", block=16)).rows  # fmt: skip
     proxy = next(row for row in rows if row.role == "proxy")
-    assert "2 bits, block 16, symmetric levels" in proxy.detail
+    assert "2 bits, block 16, symmetric levels, without masks: what all clients together have" in proxy.detail
 
 
 def test_widths_without_symmetric_levels_have_none():

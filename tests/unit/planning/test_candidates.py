@@ -6,8 +6,9 @@ from fedlpp_cli.engines.federation import FederationSpec
 from fedlpp_cli.errors import UsageError
 from fedlpp_cli.planning.candidates import Grid, candidates
 from fedlpp_cli.planning.survey import mixed
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.plans import GroupRow
-from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, QuantSpec, TrainSpec
+from fedlpp_cli.records.specs import AggregateSpec, BaseQuantSpec, LoraSpec, QuantSpec, TrainSpec
 
 SHAPES = {"m.q.lora_A": (4, 100), "m.q.lora_B": (80, 4)}
 OWN = QuantSpec(bits="5", rounding="stochastic", rounding_seed="a", scale_rounding="up", groups={"lora_B": "2"})
@@ -78,3 +79,27 @@ def test_mixes_keep_to_the_bytes_of_widths_and_of_a_target():
     assert found[0].quantize.rounding_seed == "a"
     assert mixed(rows, grid, federation, SHAPES, like, 200) == found
     assert mixed([], grid, federation, SHAPES, like, 200) == ()
+
+
+def test_masks_are_swept_and_the_rest_of_them_is_the_federations():
+    own = FederationSpec(mask=MaskSpec(server=0.1, client=0.25, fresh=True))
+    grid = Grid(bits=("3",), blocks=(64,), masks=(0.0, 0.5))
+    found = candidates(grid, own, SHAPES)
+    assert [one.mask for one in found] == [MaskSpec(server=0.1), MaskSpec(server=0.1, client=0.5, fresh=True)]
+    assert [one.mask for one in candidates(Grid(bits=("3",), blocks=(64,)), own, SHAPES)] == [own.mask]
+    assert found[1].federation(own).mask == found[1].mask
+    assert found[1].label(LoraSpec(rank=4)) == "3 bits, block 64, server's mask 0.1, mask 0.5"
+
+
+def test_settings_that_rounds_would_refuse_are_named_and_not_alone():
+    found = candidates(Grid(bits=("3",), blocks=(64,), masks=(0.0, 0.5), ranks=(4, 2)), FederationSpec(), SHAPES)
+    said = {(one.rank, one.mask.client): one.refusal(FederationSpec()) for one in found}
+    assert "--combine svd" in said.pop((2, 0.5))
+    assert set(said.values()) == {None}
+    with pytest.raises(UsageError, match="--combine svd"):
+        candidates(Grid(masks=(0.5,), ranks=(2,)), FederationSpec(), SHAPES)
+    hidden = FederationSpec(method="fedqsn", quantize=QuantSpec(codebook="symmetric"), mask=MaskSpec(client=0.5))
+    found = candidates(Grid(bits=("full", "3"), blocks=(64,)), hidden, SHAPES)
+    assert [bool(one.refusal(hidden)) for one in found] == [True, False]
+    with pytest.raises(UsageError, match="--bits 8: codebook: symmetric has no 8 bits"):
+        candidates(Grid(bits=("8",)), hidden, SHAPES)

@@ -1,5 +1,6 @@
 """The chosen setting as a federation file, and which setting is chosen."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from msgspec.structs import replace
 
 from fedlpp_cli.cli.settings_file import federation_of
 from fedlpp_cli.errors import OutputExistsError
+from fedlpp_cli.methods.table import method_named
 from fedlpp_cli.planning.candidates import Candidate
 from fedlpp_cli.planning.choice import choice_text, write_choice
 from fedlpp_cli.planning.finalists import finalists
 from fedlpp_cli.planning.verdict import choose, verdict, way_out
+from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.plans import PlanRow, PlanTargets
 from fedlpp_cli.records.settings import Settings, read_settings
 from fedlpp_cli.records.specs import BaseQuantSpec, QuantSpec
@@ -85,6 +88,16 @@ def test_commands_read_out_of_the_file_what_was_chosen(given, tmp_path):
     assert read.ref(None, "test_data").resolve() == given.ref(None, "test_data").resolve()
     with pytest.raises(OutputExistsError):
         write_choice(out, federation, given, [], force=False)
+
+
+@pytest.mark.parametrize("method", ["fedlpp", "fedqsn"])
+@pytest.mark.parametrize("mask", [MaskSpec(), MaskSpec(server=0.1, client=0.25), MaskSpec(client=0.5, scaling=False)])
+def test_masks_are_written_where_the_method_says_otherwise(given, tmp_path, method, mask):
+    told = dataclasses.replace(federation_of(given, base=None, seed=None), method=method)
+    out = tmp_path / "planned.toml"
+    write_choice(out, candidate(mask=mask).federation(told), given, [], force=False)
+    assert federation_of(read_settings(out), base=None, seed=None).mask == mask
+    assert ("[mask]" in out.read_text()) == (mask != method_named(method).mask)
 
 
 def test_the_same_choice_gives_the_same_bytes_and_no_path_of_the_machine(given, tmp_path):

@@ -211,12 +211,49 @@ def test_a_private_base_has_formats_and_a_lower_rank_is_withheld(place, bert, tm
     assert dry.plan.bytes_down == chosen.bytes_down
 
 
+def test_masks_are_measured_as_one_client_gets_them(place, tmp_path):
+    """From a master of a method that hides, played plain as well."""
+    file = tmp_path / "federation.toml"
+    file.write_text('method = "fedqsn"\n' + (place / "federation.toml").read_text().replace('"a.', f'"{place}/a.')
+                    .replace('"b.', f'"{place}/b.'))  # fmt: skip
+    settings = read_settings(file)
+    federation = federation_of(settings, base=None, seed=None)
+    clients = {name: settings.relative(ref) for name, ref in settings.file.clients.items()}
+    simulate(federation, clients, out=tmp_path / "run", n_rounds=1, device="cpu")
+    grid = Grid(bits=("full", "3"), blocks=(64,), masks=(0.25, 0.5), group_by="none")
+    found = plan(
+        federation, data=place / "calibration.jsonl", clients=clients, grid=grid, settings=settings, device="cpu",
+        effort=Effort(n_rounds=1, n_finalists=2), master=tmp_path / "run" / "round-0001" / "master.safetensors",
+        out=tmp_path / "planned.toml",
+    )  # fmt: skip
+    rows = {(row.quantize.bits, row.mask.client): row for row in found.plan.rows}
+    assert all("what clients get is rounded" in rows["full", share].skipped for share in (0.25, 0.5))
+    assert rows["3", 0.25].proxy != rows["3", 0.5].proxy
+    assert rows["3", 0.5].label == "3 bits, block 64, server's mask 0.1, mask 0.5"
+    chosen = found.plan.rows[found.plan.chosen]
+    told = federation_of(read_settings(tmp_path / "planned.toml"), base=None, seed=None)
+    assert (told.method, told.mask, told.quantize) == ("fedqsn", chosen.mask, chosen.quantize)
+    simulate(told, clients, out=tmp_path / "run", n_rounds=2, device="cpu")
+    last = tmp_path / "run" / "round-0002" / "master.safetensors"
+    scored = evaluate([last], data=place / "calibration.jsonl", base=federation.base, mask=told.mask, clients=("a",),
+                      device="cpu")  # fmt: skip
+    scores = {one.role: one.scores for one in scored.rows}
+    assert scores["central"] == pytest.approx(chosen.central, rel=1e-5)
+    whole = scores["base"]["loss"] - scores["central"]["loss"]
+    assert chosen.rho_newest == pytest.approx((scores["base"]["loss"] - scores["proxy"]["loss"]) / whole, rel=1e-3)
+    made = quantize(last, out=tmp_path / "proxy", spec=told.quantize, mask=told.mask, client="a")
+    assert made.n_bytes == chosen.bytes_down
+
+
 def test_a_dry_run_says_sizes_and_computes_nothing(place, runner):
     options = ["plan", "-f", place / "federation.toml", "--data", place / "calibration.jsonl", "--dry-run", "--json",
-               "--out", place / "x.toml", "--rank", "4,2"]  # fmt: skip
+               "--out", place / "x.toml", "--rank", "4,2", "--mask-client", "0,.5"]  # fmt: skip
     found = json.loads(runner.invoke(app, [*map(str, options)]).stdout)["data"]
     assert (found["path"], found["report"], found["plan"]["chosen"]) == (None, None, None)
-    assert len(found["plan"]["rows"]) == 16
+    rows = found["plan"]["rows"]
+    assert len(rows) == 32
+    refused = [(row["rank"], row["mask"]["client"]) for row in rows if not row["skipped"].startswith("dry run")]
+    assert refused == [(2, 0.5)] * 8
     assert all(row["bytes_down"] > 0 and row["skipped"] for row in found["plan"]["rows"])
     assert not (place / "x.toml").exists()
 
@@ -235,7 +272,17 @@ def test_what_cannot_be_planned_is_refused_before_any_work(place, options, probl
         planned(place, **options)
 
 
-@pytest.mark.parametrize("options", [["--bits", "4,7"], ["--block", "64,x"], ["--block", "0"], ["--scale", "int8"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--bits", "4,7"],
+        ["--block", "64,x"],
+        ["--block", "0"],
+        ["--scale", "int8"],
+        ["--mask-client", "0.5,1"],
+        ["--mask-client", "1e-3"],
+    ],
+)
 def test_lists_of_settings_are_checked(place, runner, options):
     data = ["-f", str(place / "federation.toml"), "--data", str(place / "calibration.jsonl")]
     said = runner.invoke(app, ["plan", *data, *options])
