@@ -84,8 +84,6 @@ class Planner:
             on_progress=stage.on_progress,
         )
         self.candidates = list(candidates(grid, self.federation, inputs.shapes))
-        for one in self.candidates:
-            one.federation(self.federation).check_method()
 
     def sizes(self) -> PlanReport:
         """Which settings there are, and what they send."""
