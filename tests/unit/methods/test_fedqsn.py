@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import ExitStack
 
 import pytest
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from fedlpp_cli.records.headers import PackageHeader, PackageSpec, ProxyHeader
 from fedlpp_cli.records.masks import MaskSpec
 from fedlpp_cli.records.settings import read_settings
 from fedlpp_cli.records.specs import LoraSpec, QuantSpec
+from fedlpp_cli.steps.audit_history import HistoryReader
 
 FEDQSN = method_named("fedqsn")
 ADAPTER = LoraSpec(rank=4, target_modules=("q_proj", "v_proj"))
@@ -134,3 +136,12 @@ def test_widths_without_symmetric_levels_have_none():
     assert replace(FEDQSN.rounding(QuantSpec(bits="2")), codebook="nf") == QuantSpec(bits="2")
     with pytest.raises(UsageError, match="method fedqsn: codebook: symmetric has no 8 bits"):
         FEDQSN.rounding(QuantSpec(bits="8"))
+
+
+def test_an_audit_makes_what_all_clients_together_have(federation):
+    asked = QuantSpec(bits="2", block=16)
+    with ExitStack() as files:
+        history = HistoryReader(files, quantize=asked).read([federation.master(0), federation.master(1)])
+        specs = [history.sent[number].proxy.header.spec for number in range(2)]
+    assert [spec.mask for spec in specs] == [None, None]
+    assert [spec.quantize for spec in specs] == [FEDQSN.quantize, replace(asked, codebook="symmetric")]
