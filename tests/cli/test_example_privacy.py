@@ -127,7 +127,7 @@ def test_a_long_budget_is_counted_to_a_thousand(fedlpp, train, tmp_path):
         (["--noise-multiplier", 0, "--ledger", "LEDGER"], 3, "noise_multiplier"),
         ([*NOISE, "--max-grad-norm", 0, "--ledger", "LEDGER"], 3, "max_grad_norm"),
         ([*NOISE, "--max-epsilon", 0, "--ledger", "LEDGER", "--new-ledger"], 2, "a number above 0 is needed"),
-        ([*NOISE, "--ledger", "FOLDER", "--new-ledger"], 3, "not a regular file"),
+        ([*NOISE, "--ledger", "FOLDER", "--new-ledger"], 3, "a folder, a file is needed"),
     ],
 )
 def test_half_a_wish_is_refused(train, tmp_path, options, code, message):
