@@ -29,7 +29,6 @@ import math
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +36,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from methods_cells import EXAMPLES, HEAD_ALONE, Cell, World, play
+from kept_cells import make_data
+from methods_cells import HEAD_ALONE, Cell, World, play
 from scipy.stats import t as student
 from table import FAST, RESULTS, Table
 
@@ -99,7 +99,7 @@ class Difference:
 
 def main() -> None:
     """Measure, print, write."""
-    _make_data()
+    make_data(WORLD.example)
     os.environ["OMP_NUM_THREADS"] = "1"
     table = Table("methods")
     with ProcessPoolExecutor(JOBS, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -121,13 +121,6 @@ def main() -> None:
         (RESULTS / "methods.md").write_text(page, encoding="utf-8")
     print("\n" + page)
     table.write("torch", "transformers", "peft", "dp-accounting", "numpy")
-
-
-def _make_data() -> None:
-    """The example's base and rows, where they have not been made yet."""
-    target = {"demo": "work/base/config.json", "wordnet-minilm": "work/data/test.jsonl"}[WORLD.example]
-    folder = str(EXAMPLES / WORLD.example)
-    subprocess.run(["make", "--no-print-directory", "-C", folder, target], check=True)
 
 
 def _play_all(pool: ProcessPoolExecutor, cells: Sequence[Cell]) -> dict[Cell, Outcome]:

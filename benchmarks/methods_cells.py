@@ -1,7 +1,6 @@
 """The federations of `methods.py`: one cell is one, played from its start and scored."""
 
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -12,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from kept_cells import EXAMPLES, kept
 from msgspec.structs import replace
 
 from fedlpp_cli import aggregate, evaluate, init, pack, quantize
@@ -37,8 +37,6 @@ from fedlpp_cli.tasks.data import load_data
 from fedlpp_cli.tasks.task import Example
 from fedlpp_cli.training.poisson import sampling_rate
 
-WORK: Final = Path(__file__).parent / "work"
-EXAMPLES: Final = Path(__file__).parents[1] / "examples"
 DELTA: Final = 1e-5
 # Not a method: the example without an adapter, so that it shows what the trained head does alone.
 HEAD_ALONE: Final = "head alone"
@@ -78,16 +76,8 @@ OWN: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 
 def play(world: World, cell: Cell) -> dict[str, Any]:
     """What a cell came to: now, or in an earlier run."""
-    words = (*(word for word in vars(world).values() if not isinstance(word, tuple)), *vars(cell).values())
-    kept = WORK / ("methods-" + "-".join(str(word).replace(" ", "_") for word in words) + ".json")
-    if not kept.is_file():
-        found = _play(world, cell)
-        WORK.mkdir(exist_ok=True)
-        draft = kept.with_suffix(".draft")
-        draft.write_text(json.dumps(found), encoding="utf-8")
-        draft.replace(kept)
-    outcome: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return outcome
+    words = (word for word in vars(world).values() if not isinstance(word, tuple))
+    return kept(("methods", *words, *vars(cell).values()), lambda: _play(world, cell))
 
 
 def _play(world: World, cell: Cell) -> dict[str, Any]:

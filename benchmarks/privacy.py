@@ -7,18 +7,16 @@ left out is said at the end. What a cell came to is kept in `benchmarks/work`: i
 cells at once).
 """
 
-import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
+from kept_cells import EXAMPLES, kept, make_data
 from table import FAST, RESULTS, Table
 
 from fedlpp_cli import audit, simulate
@@ -35,9 +33,7 @@ from fedlpp_cli.records.specs import (
     TrainSpec,
 )
 
-WORK: Final = Path(__file__).parent / "work"
 JOBS: Final = int(os.environ.get("JOBS", os.cpu_count() or 1))
-EXAMPLES: Final = Path(__file__).parents[1] / "examples"
 # What each example is played with: rounds, steps a round, held-out rows that attackers are scored on.
 WORLDS: Final = {"wordnet-minilm": (8, 10, 400), "demo": (6, 12, 200)}
 FAST_WORLDS: Final = {"demo": (3, 6, 60)}
@@ -80,7 +76,7 @@ def main() -> None:
     table = Table("privacy")
     worlds = FAST_WORLDS if FAST else WORLDS
     for world in worlds:
-        _make_data(world)
+        make_data(world)
     cells = [cell for world in worlds for cell in design(world)]
     os.environ["OMP_NUM_THREADS"] = "1"
     reports: dict[Cell, dict[str, Any]] = {}
@@ -97,25 +93,10 @@ def main() -> None:
     table.write("torch", "transformers", "peft", "numpy")
 
 
-def _make_data(world: str) -> None:
-    """The example's base and rows, where they have not been made yet."""
-    target = {"demo": "work/base/config.json", "wordnet-minilm": "work/data/test.jsonl"}[world]
-    subprocess.run(["make", "--no-print-directory", "-C", str(EXAMPLES / world), target], check=True)
-
-
 def play(cell: Cell) -> dict[str, Any]:
     """The audit's report of a cell as plain values: that of an earlier run, where there is one."""
     sizes = (FAST_WORLDS if FAST else WORLDS)[cell.world]
-    words = (*sizes, *(str(value) for value in vars(cell).values()))
-    kept = WORK / ("privacy-" + "-".join(str(word) for word in words) + ".json")
-    if not kept.is_file():
-        found = _play(cell, *sizes)
-        WORK.mkdir(exist_ok=True)
-        draft = kept.with_suffix(".draft")
-        draft.write_text(json.dumps(found), encoding="utf-8")
-        draft.replace(kept)
-    report: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return report
+    return kept(("privacy", *sizes, *vars(cell).values()), lambda: _play(cell, *sizes))
 
 
 def _play(cell: Cell, n_rounds: int, n_steps: int, n_rows: int) -> dict[str, Any]:
