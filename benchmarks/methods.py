@@ -7,13 +7,14 @@ on held-out rows. Its size is cut to about a minute of one core, as the whole de
   steps of 256: more rounds, as RoLoRA and AS-LoRA choose by rounds, and two steps, the fewest that LA-LoRA can take;
 - LoRA of rank 4 on query and value of the upper three of the six layers: no backward pass through the lower ones;
 - at most 32 tokens of a gloss (one in twenty is longer); the first 600 of the 1,200 held-out rows;
-- one seed without noise, two at epsilon 8, three at 3, and one federation for each of four learning rates. Seeds draw
-  adapters and heads; the noise is secret, and new each time. Data and clients are the same in all cells.
+- one seed without noise, two at epsilon 8, three at 3, and one federation for each learning rate that is tried. Seeds
+  draw adapters and heads; the noise is secret, and new each time. Data and clients are the same in all cells.
 
 One optimizer for all: AdamW, begun anew in each round, without weight decay. The papers have SGD (FFA-LoRA, FedSVD,
 AS-LoRA) and AdamW (LA-LoRA, on text). As methods that train one factor at a time move less in a step, each method has
-a learning rate of its own: of four, the one with the best central model in one federation at epsilon 8, of a seed that
-is not reported; all numbers are then of that rate, also without noise and at epsilon 3.
+learning rates of its own: without noise of three, with noise of four the one with the best central model in one
+federation more, of another seed and at epsilon 8. Noise allows rates at which trainings without it come apart: the
+gradients of single examples are cut.
 
 The head is trained whole, by every method at every step. FedSVD and AS-LoRA keep a random head as it was drawn, on
 text; the toolkit trains new heads, and with 12 classes and so few steps there would be little to see. What the head
@@ -51,8 +52,11 @@ WORLD: Final = (
     else World("wordnet-minilm", "private.toml", 6, 2, 96, n_rows=600, max_length=32, lora=(("target_modules", UPPER),))
 )
 SCORE: Final = "likelihood of a token" if FAST else "accuracy"
-RATES: Final = (5e-3,) if FAST else (5e-3, 1.5e-2, 4.5e-2, 0.135)
-SEARCHED: Final = (8.0, 1000)  # epsilon and seed
+# The rates that are tried without noise and with it: at which epsilon, and of which seed.
+RATES: Final[Mapping[float | None, tuple[float, ...]]] = (
+    {None: (5e-3,), 8.0: (5e-3,)} if FAST else {None: (5e-3, 1.5e-2, 4.5e-2), 8.0: (5e-3, 1.5e-2, 4.5e-2, 0.135)}
+)
+SEARCH_SEED: Final = 1000
 # Epsilon to the number of seeds.
 LEVELS: Final[Mapping[float | None, int]] = {None: 1, 3.0: 2} if FAST else {None: 1, 8.0: 2, 3.0: 3}
 NAMES: Final = (*(method.name for method in METHODS), *(() if FAST else (HEAD_ALONE,)))
@@ -103,20 +107,22 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     table = Table("methods")
     with ProcessPoolExecutor(JOBS, mp_context=multiprocessing.get_context("spawn")) as pool:
-        searched = _play_all(pool, [Cell(name, rate, *SEARCHED) for name in NAMES for rate in RATES if len(RATES) > 1])
-        rates = {name: _best(name, searched) for name in NAMES}
+        tried = [(epsilon, rate) for epsilon, rates in RATES.items() for rate in rates if len(rates) > 1]
+        searched = _play_all(
+            pool, [Cell(name, rate, epsilon, SEARCH_SEED) for name in NAMES for epsilon, rate in tried]
+        )
         cells = [
-            Cell(name, rates[name], epsilon, seed)
+            Cell(name, _best(name, epsilon, searched), epsilon, seed)
             for epsilon, n_seeds in LEVELS.items()
             for seed in range(n_seeds)
             for name in NAMES
         ]
         outcomes = _play_all(pool, cells)
     for name in NAMES:
-        _add_rows(table, name, rates[name], outcomes)
+        _add_rows(table, name, searched, outcomes)
     for claim, epsilons, found in _differences(outcomes):
         table.add(f"{claim.paper}{_at(epsilons)}: ahead by", found.mean, SCORE, ">0")
-    page = _page(rates, searched, outcomes)
+    page = _page(searched, outcomes)
     if not FAST:
         (RESULTS / "methods.md").write_text(page, encoding="utf-8")
     print("\n" + page)
@@ -132,10 +138,15 @@ def _play_all(pool: ProcessPoolExecutor, cells: Sequence[Cell]) -> dict[Cell, Ou
     return outcomes
 
 
-def _best(name: str, searched: Mapping[Cell, Outcome]) -> float:
-    """The method's rate with the best central model; the smaller of two that are alike."""
-    tried = {cell.learning_rate: found["central"] for cell, found in searched.items() if cell.method == name}
-    return min(RATES, key=lambda rate: (-tried.get(rate, 0.0), rate))
+def _best(name: str, epsilon: float | None, searched: Mapping[Cell, Outcome]) -> float:
+    """The method's rate with the best central model, without noise or with it; the smaller of two that are alike."""
+    level = None if epsilon is None else max(filter(None, RATES))
+    tried = {
+        cell.learning_rate: found["central"]
+        for cell, found in searched.items()
+        if (cell.method, cell.epsilon) == (name, level)
+    }
+    return min(RATES[level], key=lambda rate: (-tried.get(rate, 0.0), rate))
 
 
 def _values(name: str, epsilon: float | None, outcomes: Mapping[Cell, Outcome], key: str) -> list[float]:
@@ -178,8 +189,9 @@ def _level(epsilon: float | None) -> str:
     return "no noise" if epsilon is None else f"epsilon {epsilon:g}"
 
 
-def _add_rows(table: Table, name: str, rate: float, outcomes: Mapping[Cell, Outcome]) -> None:
-    table.add(f"{name}: learning rate", rate, "")
+def _add_rows(table: Table, name: str, searched: Mapping[Cell, Outcome], outcomes: Mapping[Cell, Outcome]) -> None:
+    for epsilon, noise in ((None, "without noise"), (max(filter(None, RATES)), "with noise")):
+        table.add(f"{name}: learning rate {noise}", _best(name, epsilon, searched), "")
     for epsilon in LEVELS:
         central = _values(name, epsilon, outcomes, "central")
         table.add(f"{name}, {_level(epsilon)}: central", statistics.fmean(central), SCORE)
@@ -192,8 +204,8 @@ def _add_rows(table: Table, name: str, rate: float, outcomes: Mapping[Cell, Outc
         table.add(f"{name}: {way}, each client and round", statistics.fmean(sizes), "kB")
 
 
-def _page(rates: Mapping[str, float], searched: Mapping[Cell, Outcome], outcomes: Mapping[Cell, Outcome]) -> str:
-    """Three Markdown tables: methods, claims, and how rates were chosen."""
+def _page(searched: Mapping[Cell, Outcome], outcomes: Mapping[Cell, Outcome]) -> str:
+    """Markdown tables: methods, claims, and how rates were chosen."""
     seeds = ", ".join(f"{_level(epsilon)}: {n}" for epsilon, n in LEVELS.items())
     n_bad = sum("problem" in one for one in (*outcomes.values(), *searched.values()))
     lines = [
@@ -202,24 +214,22 @@ def _page(rates: Mapping[str, float], searched: Mapping[Cell, Outcome], outcomes
         f"({seeds}).",
         "Gap: central less its proxy. kB: of each client in each round, headers too (`make bench-methods`).",
         "",
-        "| method | rate | "
-        + " | ".join(f"{_level(epsilon)}: central | gap" for epsilon in LEVELS)
-        + " | kB down | up |",
-        "|---" * (4 + 2 * len(LEVELS)) + "|",
-        *(_method_line(name, rates[name], outcomes) for name in NAMES),
+        "| method | " + " | ".join(f"{_level(epsilon)}: central | gap" for epsilon in LEVELS) + " | kB down | up |",
+        "|---" * (3 + 2 * len(LEVELS)) + "|",
+        *(_method_line(name, outcomes) for name in NAMES),
         "",
         "| claim | epsilon | seeds | ahead by | its sd | 95 % interval | here |",
         "|---" * 7 + "|",
         *(_claim_line(*one) for one in _differences(outcomes)),
     ]
-    if searched:
+    for epsilon, rates in RATES.items() if searched else ():
         lines += [
             "",
-            f"Learning rates, by the central model{_at(SEARCHED[:1])}, one seed more:",
+            f"Learning rates, {_level(epsilon)}: the central model of one federation more, seed {SEARCH_SEED}:",
             "",
-            "| method | " + " | ".join(f"{rate:g}" for rate in RATES) + " |",
-            "|---" * (1 + len(RATES)) + "|",
-            *(_search_line(name, rates[name], searched) for name in NAMES),
+            "| method | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
+            "|---" * (1 + len(rates)) + "|",
+            *(_search_line(name, epsilon, searched) for name in NAMES),
         ]
     spent = [(cell, one["epsilon"]) for cell, one in outcomes.items() if one["epsilon"] is not None]
     for epsilon in LEVELS:
@@ -234,8 +244,8 @@ def _page(rates: Mapping[str, float], searched: Mapping[Cell, Outcome], outcomes
     return "\n".join([*lines, ""])
 
 
-def _method_line(name: str, rate: float, outcomes: Mapping[Cell, Outcome]) -> str:
-    fields = [name, f"{rate:g}"]
+def _method_line(name: str, outcomes: Mapping[Cell, Outcome]) -> str:
+    fields = [name]
     for epsilon in LEVELS:
         fields += [_spell(_values(name, epsilon, outcomes, key)) for key in ("central", "gap")]
     for key in ("kb_down", "kb_up"):
@@ -256,8 +266,9 @@ def _claim_line(claim: Claim, epsilons: Sequence[float], found: Difference) -> s
     return "| " + " | ".join(fields) + " |"
 
 
-def _search_line(name: str, chosen: float, searched: Mapping[Cell, Outcome]) -> str:
-    found = {rate: searched[Cell(name, rate, *SEARCHED)]["central"] for rate in RATES}
+def _search_line(name: str, epsilon: float | None, searched: Mapping[Cell, Outcome]) -> str:
+    chosen = _best(name, epsilon, searched)
+    found = {rate: searched[Cell(name, rate, epsilon, SEARCH_SEED)]["central"] for rate in RATES[epsilon]}
     marked = (f"**{value:.3f}**" if rate == chosen else f"{value:.3f}" for rate, value in found.items())
     return f"| {name} | " + " | ".join(marked) + " |"
 
