@@ -1,7 +1,7 @@
 """`make bench-methods`: all methods, without privacy for examples and with epsilon 8 and 3, at equal rounds and steps.
 
 A cell is a federation on WordNet's glosses (`examples/wordnet-minilm/private.toml`), played from its start and scored
-on held-out rows. Its size is cut to about a minute of one core, as the whole design has ten cells a method:
+on held-out rows. Its size is cut to about a minute of one core, as the whole design has 13 cells a method:
 
 - 6 rounds of 2 steps, 96 of a client's 1,171 to 2,312 rows in a step on average, where the example has 4 rounds of 4
   steps of 256: more rounds, as RoLoRA and AS-LoRA choose by rounds, and two steps, the fewest that LA-LoRA can take;
